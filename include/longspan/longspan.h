@@ -1,0 +1,18 @@
+/* Longspan: Transformer attention over sequences too long for one process.
+ *
+ *   context.h    communicator, threads, errors
+ *   tensor.h     tensors in HDF5, read and written by all ranks together
+ *   attention.h  plan and execute
+ *   study.h      verify, merge, generate, measure
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LONGSPAN_LONGSPAN_H
+#define LONGSPAN_LONGSPAN_H
+
+#include <longspan/attention.h>
+#include <longspan/context.h>
+#include <longspan/status.h>
+#include <longspan/study.h>
+#include <longspan/tensor.h>
+
+#endif

@@ -1,0 +1,25 @@
+/* What the sub-commands share. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/app.h"
+
+#include "app/format.h"
+#include "base/memory.h"
+
+lsp_status lsp_app_require(lsp_app *app, lsp_key key)
+{
+    lsp_error error = {LSP_OK, ""};
+    if (lsp_options_require(app->options, key, app->command->name, &error) == LSP_OK) return LSP_OK;
+    return lsp_context_fail(app->ctx, error.status, "%s", error.text);
+}
+
+void *lsp_app_alloc(lsp_app *app, int64_t count, size_t size, const char *what, lsp_status *status)
+{
+    void *pointer = lsp_memory_alloc(count, size);
+    if (!pointer && *status == LSP_OK) {
+        char bytes[LSP_FORMAT_SIZE];
+        *status =
+            lsp_context_fail(app->ctx, LSP_ERR_LIMIT,
+                             "no memory for %s (%s on this rank); use more nodes, or fewer ranks a node",
+                             what, lsp_format_bytes((double)count * (double)size, bytes));
+    }
+    return pointer;
+}

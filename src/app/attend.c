@@ -1,0 +1,196 @@
+/* longspan attend: from Q, K and V in files to out and lse in a file.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "app/launch.h"
+#include "app/operands.h"
+#include "app/progress.h"
+#include "app/report.h"
+#include "app/result.h"
+#include "app/runs.h"
+#include "base/clock.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+typedef struct attend_state {
+    lsp_app *app;
+    lsp_input input;
+    lsp_attention *plan;
+    lsp_output *output;
+    lsp_operands operands;
+    lsp_report report;
+} attend_state;
+
+/* Adds whose limit it was to the library's text, which knows the number only. */
+static lsp_status name_limit(attend_state *s)
+{
+    char text[LSP_ERROR_TEXT];
+    (void)snprintf(text, sizeof text, "%s", lsp_context_message(s->app->ctx));
+    return lsp_context_fail(s->app->ctx, LSP_ERR_LIMIT, "%s (the limit is that of %s)", text,
+                            s->report.memory_source);
+}
+
+/* Everything that can be refused before time is spent: input, options, memory, output, report. */
+static lsp_status prepare(attend_state *s)
+{
+    lsp_app *app = s->app;
+    lsp_report *report = &s->report;
+    double begin = lsp_clock();
+    lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
+    if (status == LSP_OK) status = lsp_json_probe(app);
+    if (status == LSP_OK) status = lsp_input_open(app, &s->input);
+    if (status != LSP_OK) return status;
+    report->memory_limit = lsp_launch_memory_limit(app, &report->memory_source);
+    s->input.desc.memory_limit = report->memory_limit;
+    status = lsp_attention_create(app->ctx, &s->input.desc, &s->plan);
+    if (status == LSP_ERR_LIMIT) status = name_limit(s);
+    if (status != LSP_OK) return status;
+    report->estimate = lsp_attention_get_estimate(s->plan);
+    report->isa = lsp_attention_get_isa(s->plan);
+    report->flops = report->estimate.flops;
+    report->seconds[LSP_PHASE_READ] = lsp_clock() - begin;
+    begin = lsp_clock();
+    report->has_lse = lsp_options_yes(app->options, LSP_KEY_OUTPUT_LSE);
+    status = lsp_result_create(app, &s->input, report->has_lse, &s->output);
+    report->seconds[LSP_PHASE_WRITE] = lsp_clock() - begin;
+    return status;
+}
+
+static lsp_status read_operands(attend_state *s)
+{
+    lsp_operands *o = &s->operands;
+    double begin = lsp_clock();
+    lsp_status status =
+        lsp_attention_runs(s->plan, LSP_QUERIES, &o->query_runs, &o->query_run_count, &o->query_rows);
+    if (status == LSP_OK)
+        status = lsp_attention_runs(s->plan, LSP_KEYS, &o->key_runs, &o->key_run_count, &o->key_rows);
+    status = lsp_context_agree(s->app->ctx, status);
+    if (status == LSP_OK) status = lsp_operands_read(s->app, &s->input, s->report.has_lse, o);
+    s->report.nonfinite = o->nonfinite;
+    s->report.seconds[LSP_PHASE_READ] += lsp_clock() - begin;
+    return status;
+}
+
+/* The FMA peak, measured before and after the computation: the better counts, as something else may have
+ * run in one of these moments. */
+static lsp_status measure_peak(attend_state *s)
+{
+    const double seconds = 0.008;
+    double gflops = 0;
+    lsp_status status =
+        lsp_measure_fma_peak(s->app->ctx, s->report.isa, s->input.desc.compute, seconds, &gflops);
+    if (gflops > s->report.peak_gflops) s->report.peak_gflops = gflops;
+    return status;
+}
+
+static lsp_status compute(attend_state *s)
+{
+    lsp_operands *o = &s->operands;
+    lsp_status status = measure_peak(s);
+    if (status != LSP_OK) return status;
+    lsp_attention_stats stats = {0};
+    lsp_progress progress;
+    lsp_progress_start(s->app, s->report.flops, &progress);
+    lsp_attention_set_progress(s->plan, lsp_progress_update, &progress);
+    status = lsp_attention_execute(s->plan, o->q, o->k, o->v, o->out, o->lse, &stats);
+    lsp_attention_set_progress(s->plan, NULL, NULL);
+    lsp_progress_end(&progress);
+    s->report.seconds[LSP_PHASE_COMPUTE] = stats.seconds_compute;
+    s->report.seconds[LSP_PHASE_GATHER] = stats.seconds_gather_exposed;
+    s->report.received = stats.bytes_received;
+    s->report.empty_rows = stats.empty_rows;
+    return status == LSP_OK ? measure_peak(s) : status;
+}
+
+/* LSP_OK also when the check does not pass: the report tells. */
+static lsp_status verify(attend_state *s)
+{
+    lsp_app *app = s->app;
+    const lsp_operands *o = &s->operands;
+    int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
+    double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
+    if (rows == 0) return LSP_OK;
+    double begin = lsp_clock();
+    lsp_status status = lsp_verify_attention(app->ctx, &s->input.desc, o->query_runs, o->query_run_count,
+                                             o->key_runs, o->key_run_count, o->q, o->k, o->v, o->out, o->lse,
+                                             rows, 0, tolerance, &s->report.verify);
+    s->report.verified = status == LSP_OK;
+    s->report.seconds[LSP_PHASE_VERIFY] = lsp_clock() - begin;
+    return status;
+}
+
+static lsp_status write_output(attend_state *s)
+{
+    lsp_app *app = s->app;
+    lsp_operands *o = &s->operands;
+    double begin = lsp_clock();
+    lsp_run *runs = lsp_runs_map(o->query_runs, o->query_run_count, NULL, -s->input.desc.row_begin);
+    lsp_status status = LSP_OK;
+    if (!runs) status = lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");
+    status = lsp_context_agree(app->ctx, status);
+    if (status == LSP_OK)
+        status = lsp_output_write(s->output, LSP_RESULT_OUT, runs, o->query_run_count, o->out);
+    if (status == LSP_OK && s->report.has_lse)
+        status = lsp_output_write(s->output, LSP_RESULT_LSE, runs, o->query_run_count, o->lse);
+    lsp_memory_free(runs);
+    if (status == LSP_OK) status = lsp_result_describe(app, &s->input, s->report.isa, s->output);
+    if (status == LSP_OK) status = lsp_output_checksum(s->output, LSP_RESULT_OUT, &s->report.out_checksum);
+    if (status == LSP_OK && s->report.has_lse)
+        status = lsp_output_checksum(s->output, LSP_RESULT_LSE, &s->report.lse_checksum);
+    if (status == LSP_OK) status = lsp_output_commit(&s->output);
+    if (status == LSP_OK) s->report.output = lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE);
+    s->report.seconds[LSP_PHASE_WRITE] += lsp_clock() - begin;
+    return status;
+}
+
+static void print_last_line(const lsp_report *report)
+{
+    if (!report->verified) {
+        (void)printf("longspan: PASSED, not verified (verify.rows = 0); the result is in %s\n",
+                     report->output);
+    } else if (report->verify.passed) {
+        (void)printf("longspan: PASSED, %" PRId64 " sampled rows verified; the result is in %s\n",
+                     report->verify.rows, report->output);
+    } else {
+        (void)printf("longspan: FAILED, the result differs from the reference; no output was written\n");
+    }
+}
+
+/* Collective. Prints and writes the report of a run that came to its end, passed or not. */
+static lsp_status report_run(attend_state *s)
+{
+    lsp_app *app = s->app;
+    lsp_report *report = &s->report;
+    report->seconds[LSP_PHASE_TOTAL] = lsp_clock() - app->started;
+    lsp_report_collect(app, report);
+    if (app->layout.rank == 0) lsp_summary_print(app, report);
+    lsp_status status = lsp_json_write(app, lsp_json_report(app, report));
+    if (app->layout.rank == 0) print_last_line(report);
+    if (status != LSP_OK || !report->verified || report->verify.passed) return status;
+    const lsp_verify_result *v = &report->verify;
+    return lsp_context_fail(
+        app->ctx, LSP_ERR_VERIFY,
+        "verification failed: row %" PRId64 " of head %" PRId64 ", batch %" PRId64
+        " has relative error %.3e (tolerance %.1e), lse is off by up to %.3e; nothing was "
+        "written; try --compute.isa=portable, --compute.dtype=f64",
+        v->worst[2], v->worst[1], v->worst[0], v->max_rel_err, v->tolerance, v->max_lse_err);
+}
+
+lsp_status lsp_attend_run(lsp_app *app)
+{
+    attend_state s = {.app = app};
+    s.report.input = &s.input;
+    lsp_status status = prepare(&s);
+    if (status == LSP_OK) status = read_operands(&s);
+    if (status == LSP_OK) status = compute(&s);
+    if (status == LSP_OK) status = verify(&s);
+    bool failed = s.report.verified && !s.report.verify.passed;
+    if (status == LSP_OK && !failed) status = write_output(&s);
+    if (s.output) (void)lsp_output_discard(&s.output);
+    if (status == LSP_OK) status = report_run(&s);
+    lsp_operands_free(&s.operands);
+    (void)lsp_attention_destroy(&s.plan);
+    lsp_input_close(&s.input);
+    return status;
+}

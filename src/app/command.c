@@ -1,0 +1,63 @@
+/* The table of commands. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/app.h"
+#include "app/value.h"
+
+#include <string.h>
+
+static const lsp_command table[] = {
+    {"attend", "attention of Q, K and V: out and log-sum-exp into an HDF5 file", "[DECK.ini]",
+     "Reads the queries, keys and values of [input], computes softmax(scale q k' + mask) v with all ranks,\n"
+     "recomputes some rows in double precision, and writes /out and /lse to output.file, which is complete\n"
+     "or absent. The bits of the result do not depend on the number of ranks or threads, nor on how keys\n"
+     "are gathered or rows are dealt.\n",
+     LSP_TAKES_DECK, LSP_FOR_ATTEND, lsp_attend_run},
+    {"generate", "synthetic /q, /k and /v of any shape", "[DECK.ini]",
+     "Writes /q, /k and /v of the given [shape] to output.file. The file's contents depend on the keys of\n"
+     "[shape] alone, not on the number of ranks.\n",
+     LSP_TAKES_DECK, LSP_FOR_GENERATE, lsp_generate_run},
+    {"info", "what is in an HDF5 file", "FILE.h5",
+     "Lists every object of the file: shapes, types, attributes.\n", LSP_TAKES_FILE, 0, lsp_info_run},
+    {"merge", "joins outputs over disjoint key ranges into the exact whole", "[DECK.ini]",
+     "Joins the outputs (/out and /lse) of several `attend` runs on the same rows, made with different\n"
+     "input.keys, into what one run over all these keys gives.\n",
+     LSP_TAKES_DECK, LSP_FOR_MERGE, lsp_merge_run},
+    {"plan", "memory, traffic, file sizes and time of a run; computes nothing", "[DECK.ini]",
+     "Says what `attend` takes on plan.ranks ranks: bytes per rank by item, operations, traffic, file "
+     "sizes,\n"
+     "and a predicted time. The shape is that of [shape] when shape.n is given, else that of the input.\n"
+     "Exit status 5 when the run does not fit into a node's memory.\n",
+     LSP_TAKES_DECK, LSP_FOR_PLAN, lsp_plan_run},
+    {"verify", "checks a stored output again: sampled rows, checksums", "[DECK.ini | FILE.h5]",
+     "With the deck of an `attend` run: recomputes sampled rows from the inputs in double precision,\n"
+     "compares them with those stored in output.file, and checks stored checksums. With an HDF5 file:\n"
+     "checks the checksums of all its datasets. Exit status 4 when a check fails.\n",
+     LSP_TAKES_EITHER, LSP_FOR_VERIFY, lsp_verify_run},
+    {NULL, NULL, NULL, NULL, LSP_TAKES_DECK, 0, NULL},
+};
+
+const lsp_command *lsp_command_table(void)
+{
+    return table;
+}
+
+const lsp_command *lsp_command_find(const char *name)
+{
+    for (const lsp_command *command = table; command->name; command++) {
+        if (strcmp(command->name, name) == 0) return command;
+    }
+    return NULL;
+}
+
+const char *lsp_command_nearest(const char *name)
+{
+    const char *nearest = NULL;
+    int least = 1000;
+    for (const lsp_command *command = table; command->name; command++) {
+        int distance = lsp_value_distance(name, command->name);
+        if (distance < least) {
+            least = distance;
+            nearest = command->name;
+        }
+    }
+    return nearest;
+}

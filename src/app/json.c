@@ -1,0 +1,193 @@
+/* Reports as JSON. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/report.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SCHEMA = 1 };
+
+/* JSON has no infinities: those become null. */
+static void add_number(cJSON *object, const char *name, double value)
+{
+    if (isfinite(value)) {
+        (void)cJSON_AddNumberToObject(object, name, value);
+    } else {
+        (void)cJSON_AddNullToObject(object, name);
+    }
+}
+
+cJSON *lsp_json_begin(const lsp_app *app)
+{
+    cJSON *object = cJSON_CreateObject();
+    add_number(object, "schema", SCHEMA);
+    (void)cJSON_AddStringToObject(object, "command", app->command->name);
+    (void)cJSON_AddStringToObject(object, "version", lsp_version());
+    add_number(object, "ranks", app->layout.ranks);
+    add_number(object, "threads", app->layout.threads);
+    add_number(object, "nodes", app->layout.nodes);
+    return object;
+}
+
+void lsp_json_add_shape(cJSON *object, const lsp_attention_desc *desc)
+{
+    cJSON *shape = cJSON_AddObjectToObject(object, "shape");
+    add_number(shape, "batch", (double)desc->batch);
+    add_number(shape, "heads", (double)desc->heads);
+    add_number(shape, "kv_heads", (double)desc->kv_heads);
+    add_number(shape, "n", (double)desc->n);
+    add_number(shape, "m", (double)desc->m);
+    add_number(shape, "d_k", (double)desc->d_k);
+    add_number(shape, "d_v", (double)desc->d_v);
+}
+
+void lsp_json_add_checksum(cJSON *object, const char *name, uint64_t checksum)
+{
+    char text[20];
+    (void)snprintf(text, sizeof text, "%016" PRIx64, checksum);
+    (void)cJSON_AddStringToObject(object, name, text);
+}
+
+void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result)
+{
+    if (!result) {
+        (void)cJSON_AddNullToObject(object, "verify");
+        return;
+    }
+    cJSON *verify = cJSON_AddObjectToObject(object, "verify");
+    add_number(verify, "rows", (double)result->rows);
+    add_number(verify, "max_rel_err", result->max_rel_err);
+    (void)cJSON_AddBoolToObject(verify, "passed", result->passed);
+    add_number(verify, "max_lse_err", result->max_lse_err);
+    add_number(verify, "tolerance", result->tolerance);
+    add_number(verify, "max_abs_score", result->max_abs_score);
+}
+
+/* ---- a run of attention ------------------------------------------------------------------------------ */
+
+static void add_part(cJSON *object, const lsp_attention_desc *desc)
+{
+    cJSON *part = cJSON_AddObjectToObject(object, "part");
+    add_number(part, "row_begin", (double)desc->row_begin);
+    add_number(part, "row_end", (double)desc->row_end);
+    add_number(part, "key_begin", (double)desc->key_begin);
+    add_number(part, "key_end", (double)desc->key_end);
+}
+
+static const char *const phase_names[LSP_PHASE_COUNT] = {"read",   "compute", "gather_exposed",
+                                                         "verify", "write",   "total"};
+
+static void add_seconds(cJSON *object, const lsp_report *report)
+{
+    cJSON *seconds = cJSON_AddObjectToObject(object, "seconds");
+    for (int i = 0; i < LSP_PHASE_COUNT; i++) add_number(seconds, phase_names[i], report->phases[i].max);
+    cJSON *phases = cJSON_AddObjectToObject(object, "phases");
+    for (int i = 0; i < LSP_PHASE_COUNT; i++) {
+        cJSON *phase = cJSON_AddObjectToObject(phases, phase_names[i]);
+        add_number(phase, "min", report->phases[i].min);
+        add_number(phase, "mean", report->phases[i].mean);
+        add_number(phase, "max", report->phases[i].max);
+        add_number(phase, "max_rank", report->phases[i].max_rank);
+    }
+}
+
+cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
+{
+    const lsp_attention_desc *desc = &report->input->desc;
+    char text[LSP_RULE_TEXT];
+    cJSON *object = lsp_json_begin(app);
+    (void)cJSON_AddStringToObject(object, "isa", lsp_isa_name(report->isa));
+    lsp_json_add_shape(object, desc);
+    add_part(object, desc);
+    (void)cJSON_AddStringToObject(object, "method", "exact");
+    (void)cJSON_AddStringToObject(object, "dtype", lsp_dtype_name(desc->compute));
+    (void)cJSON_AddStringToObject(object, "rule", lsp_summary_rule(desc, text));
+    (void)cJSON_AddStringToObject(object, "gather", lsp_gather_mode_name(report->estimate.gather));
+    (void)cJSON_AddStringToObject(object, "partition", lsp_partition_kind_name(report->estimate.partition));
+    add_number(object, "head_groups", report->estimate.head_groups);
+    add_number(object, "panels", (double)report->estimate.panels);
+    add_number(object, "panel_rows", (double)report->estimate.panel_keys);
+    add_seconds(object, report);
+    add_number(object, "flops", report->flops);
+    add_number(object, "gflops", report->gflops);
+    add_number(object, "fma_peak_gflops", report->peak_gflops);
+    add_number(object, "efficiency", report->efficiency);
+    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
+    add_number(bytes, "gathered", report->received_all);
+    add_number(bytes, "peak_rss_max", (double)report->rss_max);
+    add_number(object, "empty_rows", (double)report->empty_rows);
+    add_number(object, "nonfinite", (double)report->nonfinite);
+    lsp_json_add_verify(object, report->verified ? &report->verify : NULL);
+    (void)cJSON_AddNullToObject(object, "certificate"); /* exact has none */
+    if (report->output) {
+        lsp_json_add_checksum(object, "output_xxh64", report->out_checksum);
+        if (report->has_lse) lsp_json_add_checksum(object, "lse_xxh64", report->lse_checksum);
+        (void)cJSON_AddStringToObject(object, "output", report->output);
+    } else {
+        (void)cJSON_AddNullToObject(object, "output_xxh64"); /* failed its verification: not written */
+    }
+    return object;
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------- */
+
+static const char *temporary_name(const char *file, char *name)
+{
+    (void)snprintf(name, PATH_MAX, "%s.%ld.tmp", file, (long)getpid());
+    return name;
+}
+
+static lsp_status fail_file(lsp_app *app, const char *file, const char *what)
+{
+    return lsp_context_fail(app->ctx, LSP_ERR_FILE, "the report %s cannot be %s: %s; check --report.json",
+                            file, what, strerror(errno));
+}
+
+lsp_status lsp_json_probe(lsp_app *app)
+{
+    const char *file = lsp_options_text(app->options, LSP_KEY_REPORT_JSON);
+    lsp_status status = LSP_OK;
+    if (*file && app->layout.rank == 0) {
+        char name[PATH_MAX];
+        FILE *stream = fopen(temporary_name(file, name), "w");
+        if (!stream) {
+            status = fail_file(app, file, "created");
+        } else {
+            (void)fclose(stream);
+            (void)unlink(name);
+        }
+    }
+    return lsp_context_agree(app->ctx, status);
+}
+
+/* To a name of its own first, so that a reader never meets half a report. */
+static lsp_status write_text(lsp_app *app, const char *file, const char *text)
+{
+    char name[PATH_MAX];
+    FILE *stream = fopen(temporary_name(file, name), "w");
+    if (!stream) return fail_file(app, file, "created");
+    bool written = fputs(text, stream) >= 0 && fputc('\n', stream) != EOF;
+    written = fclose(stream) == 0 && written;
+    if (written && rename(name, file) == 0) return LSP_OK;
+    lsp_status status = fail_file(app, file, "written");
+    (void)unlink(name);
+    return status;
+}
+
+lsp_status lsp_json_write(lsp_app *app, cJSON *object)
+{
+    const char *file = lsp_options_text(app->options, LSP_KEY_REPORT_JSON);
+    lsp_status status = LSP_OK;
+    if (*file && app->layout.rank == 0) {
+        char *text = object ? cJSON_Print(object) : NULL;
+        status = text ? write_text(app, file, text)
+                      : lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the report %s", file);
+        cJSON_free(text);
+    }
+    cJSON_Delete(object);
+    return lsp_context_agree(app->ctx, status);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "app/launch.h"
+
+#include "app/collect.h"
+#include "app/value.h"
+#include "base/checked.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A whole number of the environment, or `otherwise`. */
+static int64_t environment_int(const char *name, int64_t otherwise)
+{
+    const char *text = getenv(name);
+    int64_t value = 0;
+    return text && lsp_value_int(text, &value) ? value : otherwise;
+}
+
+bool lsp_launch_is_singletons(int *tasks, bool *first)
+{
+    /* The batch script itself carries SLURM_NTASKS too; only a step has SLURM_STEP_ID. */
+    int64_t in_job = getenv("SLURM_STEP_ID") ? environment_int("SLURM_NTASKS", 1) : 1;
+    int64_t count = environment_int("SLURM_STEP_NUM_TASKS", in_job);
+    *first = environment_int("SLURM_PROCID", 0) == 0;
+    if (!lsp_checked_int(count, tasks)) *tasks = 1;
+    return *tasks > 1 && !getenv("OMPI_COMM_WORLD_SIZE") && !getenv("PMIX_RANK");
+}
+
+int lsp_launch_threads(void)
+{
+    /* May be a list, one number for each nesting level: the first counts. */
+    const char *text = getenv("OMP_NUM_THREADS");
+    long number = text ? strtol(text, NULL, 10) : 0;
+    return number > 0 && number <= 4096 ? (int)number : 0;
+}
+
+int64_t lsp_launch_memory(void)
+{
+    int64_t megabytes = environment_int("SLURM_MEM_PER_NODE", 0);
+    if (megabytes <= 0) {
+        int64_t per_cpu = environment_int("SLURM_MEM_PER_CPU", 0);
+        int64_t cpus = environment_int("SLURM_CPUS_ON_NODE", 0);
+        if (per_cpu <= 0 || cpus <= 0 || !lsp_checked_mul(per_cpu, cpus, &megabytes)) return 0;
+    }
+    int64_t bytes = 0;
+    return lsp_checked_mul(megabytes, 1 << 20, &bytes) ? bytes : 0;
+}
+
+int64_t lsp_launch_memory_limit(lsp_app *app, const char **source)
+{
+    static const char *const names[] = {"the machine", "the cgroup", "Slurm", "plan.memory_per_node"};
+    const char *kind = NULL;
+    int64_t limit = lsp_memory_available(&kind);
+    int name = kind && strcmp(kind, "cgroup") == 0 ? 1 : 0;
+    int64_t slurm = lsp_launch_memory();
+    if (slurm > 0 && slurm < limit) {
+        limit = slurm;
+        name = 2;
+    }
+    double asked = lsp_options_real(app->options, LSP_KEY_PLAN_MEMORY_PER_NODE);
+    if (asked > 0 && asked < (double)limit) {
+        limit = (int64_t)asked;
+        name = 3;
+    }
+    int64_t lowest = lsp_collect_min_i64(app, limit);
+    /* Of ranks with the lowest limit, the one named first. */
+    int64_t which = lsp_collect_min_i64(app, limit == lowest ? name : 9);
+    *source = names[which];
+    return lowest;
+}
+
+void lsp_launch_warn_oversubscribed(lsp_app *app)
+{
+    int excess = app->layout.threads_node - app->layout.cores_node;
+    int64_t worst = -lsp_collect_min_i64(app, -excess);
+    if (worst <= 0) return;
+    int64_t threads = -lsp_collect_min_i64(app, excess == worst ? -app->layout.threads_node : 0);
+    if (app->layout.rank != 0) return;
+    (void)fprintf(stderr,
+                  "longspan: warning: a node runs %lld threads on %lld cores; start fewer ranks, lower "
+                  "--compute.threads, or bind ranks to more cores (mpirun --map-by slot:PE=N)\n",
+                  (long long)threads, (long long)(threads - worst));
+}

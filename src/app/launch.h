@@ -1,0 +1,27 @@
+/* What the environment and the launcher say. The command alone reads the environment.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_APP_LAUNCH_H
+#define LSP_APP_LAUNCH_H
+
+#include "app/app.h"
+
+/* Local, before MPI_Init. Whether srun started several tasks without PMIx, each of which would run
+ * alone as rank 0 of 1. *tasks is their number, *first whether this is the task that should say so. */
+bool lsp_launch_is_singletons(int *tasks, bool *first);
+
+/* Local. Threads of a rank that OMP_NUM_THREADS asks for, or 0. */
+int lsp_launch_threads(void);
+
+/* Local. Bytes that Slurm grants on this node (SLURM_MEM_PER_NODE, SLURM_MEM_PER_CPU); 0 when it says
+ * nothing. */
+int64_t lsp_launch_memory(void);
+
+/* Collective. Bytes that a node's ranks may take together: the least over all nodes of what machine,
+ * cgroup, Slurm and plan.memory_per_node leave. *source names which of them it was, on every rank. */
+int64_t lsp_launch_memory_limit(lsp_app *app, const char **source);
+
+/* Collective. A warning from rank 0 when some node runs more threads than it has cores. */
+void lsp_launch_warn_oversubscribed(lsp_app *app);
+
+#endif

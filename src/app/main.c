@@ -1,0 +1,91 @@
+/* The longspan command: MPI, options, context, the sub-command, and one exit code for all ranks.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "app/app.h"
+#include "app/arguments.h"
+#include "app/launch.h"
+#include "base/clock.h"
+
+#include <stdio.h>
+
+static void print_error(const char *text, int failed_rank)
+{
+    (void)fflush(stdout);
+    if (failed_rank > 0) {
+        (void)fprintf(stderr, "longspan: error: %s (rank %d)\n", text, failed_rank);
+    } else {
+        (void)fprintf(stderr, "longspan: error: %s\n", text);
+    }
+    (void)fflush(stderr);
+}
+
+/* Each task would compute everything alone, and all would write the same file. */
+static bool refuse_singletons(void)
+{
+    int tasks = 0;
+    bool first = false;
+    if (!lsp_launch_is_singletons(&tasks, &first)) return false;
+    if (first) {
+        char text[256];
+        (void)snprintf(text, sizeof text,
+                       "srun started %d tasks that do not know each other: each would run alone; use "
+                       "srun --mpi=pmix longspan ...",
+                       tasks);
+        print_error(text, -1);
+    }
+    return true;
+}
+
+static lsp_status create_context(lsp_app *app, lsp_error *error)
+{
+    int threads = (int)lsp_options_int(app->options, LSP_KEY_COMPUTE_THREADS);
+    if (threads == 0) threads = lsp_launch_threads();
+    const lsp_context_options options = {.threads = threads};
+    error->status = lsp_context_create(app->comm, &options, &app->ctx, error->text, sizeof error->text);
+    if (error->status == LSP_OK) app->layout = lsp_context_get_layout(app->ctx);
+    return error->status;
+}
+
+/* Runs the command; the same status on every rank. */
+static lsp_status run_command(lsp_app *app, int argc, char **argv)
+{
+    lsp_error error = {LSP_OK, ""};
+    int rank = 0;
+    (void)MPI_Comm_rank(app->comm, &rank);
+    lsp_status status = lsp_arguments_take(app, argc, argv, &error);
+    if (status == LSP_OK) status = create_context(app, &error);
+    if (status != LSP_OK) {
+        if (rank == 0) print_error(error.text, -1);
+        return status;
+    }
+    lsp_launch_warn_oversubscribed(app);
+    status = app->command->run(app);
+    if (status != LSP_OK) {
+        /* When MPI itself has failed, rank 0 may never come here. */
+        int failed = lsp_context_failed_rank(app->ctx);
+        int speaker = status == LSP_ERR_RANK && failed > 0 ? failed : 0;
+        if (rank == speaker) print_error(lsp_context_message(app->ctx), failed);
+        if (status == LSP_ERR_RANK) (void)MPI_Abort(app->comm, LSP_ERR_RANK);
+    }
+    lsp_status ended = lsp_context_destroy(&app->ctx);
+    return status != LSP_OK ? status : ended;
+}
+
+int main(int argc, char **argv)
+{
+    if (lsp_arguments_print_help(argc, argv)) return 0;
+    if (refuse_singletons()) return LSP_ERR_USAGE;
+    lsp_app app = {.comm = MPI_COMM_NULL};
+    int provided = 0;
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return LSP_ERR_RANK;
+    app.started = lsp_clock();
+    if (MPI_Comm_dup(MPI_COMM_WORLD, &app.comm) != MPI_SUCCESS ||
+        MPI_Comm_set_errhandler(app.comm, MPI_ERRORS_RETURN) != MPI_SUCCESS) {
+        (void)MPI_Abort(MPI_COMM_WORLD, LSP_ERR_RANK);
+    }
+    lsp_status status = run_command(&app, argc, argv);
+    lsp_options_destroy(app.options);
+    (void)MPI_Comm_free(&app.comm);
+    (void)MPI_Finalize();
+    return status;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "app/operands.h"
+
+#include "app/runs.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static lsp_status refuse_nonfinite(lsp_app *app, const lsp_source *source, int64_t count,
+                                   const int64_t *first)
+{
+    /* The index as the file has it. */
+    int64_t at[4] = {first[0], first[1], first[2], first[3]};
+    if (source->shape.layout == LSP_BNHD && source->shape.axes > 2) {
+        at[1] = first[2];
+        at[2] = first[1];
+    }
+    char index[128] = "";
+    size_t used = 0;
+    for (int a = 4 - source->shape.axes; a < 4; a++) {
+        int length = snprintf(index + used, sizeof index - used, "%s%" PRId64, used ? ", " : "", at[a]);
+        if (length > 0) used += (size_t)length;
+    }
+    return lsp_context_fail(app->ctx, LSP_ERR_CONTENT,
+                            "%s of %s holds %" PRId64
+                            " NaN or Inf, the first at [%s]; mend the input, or go on "
+                            "with --compute.nonfinite=propagate",
+                            source->dataset, source->file, count, index);
+}
+
+static lsp_status read_one(lsp_app *app, const lsp_source *source, const lsp_run *runs, int64_t count,
+                           const int64_t *heads, void *buffer, int64_t *nonfinite)
+{
+    lsp_run *in_file = lsp_runs_map(runs, count, heads, 0);
+    lsp_status status = LSP_OK;
+    if (!in_file) status = lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");
+    status = lsp_context_agree(app->ctx, status);
+    if (status == LSP_OK) status = lsp_tensor_read(source->tensor, in_file, count, buffer);
+    int64_t found = 0, first[4] = {0};
+    if (status == LSP_OK) status = lsp_tensor_screen(source->tensor, in_file, count, buffer, &found, first);
+    lsp_memory_free(in_file);
+    if (status != LSP_OK) return status;
+    *nonfinite += found;
+    bool refuse = lsp_options_choice(app->options, LSP_KEY_COMPUTE_NONFINITE) == 0;
+    return found > 0 && refuse ? refuse_nonfinite(app, source, found, first) : LSP_OK;
+}
+
+static lsp_status allocate(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands)
+{
+    const lsp_attention_desc *desc = &input->desc;
+    size_t q = lsp_dtype_size(desc->q_type), k = lsp_dtype_size(desc->k_type),
+           v = lsp_dtype_size(desc->v_type);
+    size_t result = lsp_dtype_size(desc->compute);
+    lsp_status status = LSP_OK;
+    size_t d_k = (size_t)desc->d_k, d_v = (size_t)desc->d_v;
+    operands->q = lsp_app_alloc(app, operands->query_rows, d_k * q, "q", &status);
+    operands->k = lsp_app_alloc(app, operands->key_rows, d_k * k, "k", &status);
+    operands->v = lsp_app_alloc(app, operands->key_rows, d_v * v, "v", &status);
+    operands->out = lsp_app_alloc(app, operands->query_rows, d_v * result, "out", &status);
+    if (lse) operands->lse = lsp_app_alloc(app, operands->query_rows, result, "lse", &status);
+    return lsp_context_agree(app->ctx, status);
+}
+
+lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands)
+{
+    lsp_operands *o = operands;
+    lsp_status status = allocate(app, input, lse, o);
+    if (status == LSP_OK)
+        status =
+            read_one(app, &input->q, o->query_runs, o->query_run_count, input->heads, o->q, &o->nonfinite);
+    if (status == LSP_OK)
+        status =
+            read_one(app, &input->k, o->key_runs, o->key_run_count, input->kv_heads, o->k, &o->nonfinite);
+    if (status == LSP_OK)
+        status =
+            read_one(app, &input->v, o->key_runs, o->key_run_count, input->kv_heads, o->v, &o->nonfinite);
+    return status;
+}
+
+void lsp_operands_free(lsp_operands *operands)
+{
+    lsp_memory_free(operands->q);
+    lsp_memory_free(operands->k);
+    lsp_memory_free(operands->v);
+    lsp_memory_free(operands->out);
+    lsp_memory_free(operands->lse);
+    operands->q = operands->k = operands->v = operands->out = operands->lse = NULL;
+}

@@ -1,0 +1,131 @@
+/* The table of all deck keys. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/options.h"
+
+#include <string.h>
+
+#define EVERY  9.0e15 /* sizes: what a double holds exactly */
+#define RUNS   (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN)
+#define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE)
+#define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN)
+#define ALL    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN)
+
+static const lsp_option registry[LSP_KEY_COUNT] = {
+    [LSP_KEY_INPUT_FILE] = {"input", "file", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
+                            "HDF5 file of the dataset paths below"},
+    [LSP_KEY_INPUT_Q] = {"input", "q", LSP_OPTION_PATH, "/q", NULL, 0, 0, RUNS,
+                         "queries: a dataset path in input.file, or FILE:/path"},
+    [LSP_KEY_INPUT_K] = {"input", "k", LSP_OPTION_PATH, "/k", NULL, 0, 0, RUNS, "keys, likewise"},
+    [LSP_KEY_INPUT_V] = {"input", "v", LSP_OPTION_PATH, "/v", NULL, 0, 0, RUNS, "values, likewise"},
+    [LSP_KEY_INPUT_DOCUMENTS] = {"input", "documents", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
+                                 "offsets from 0 to n: rows see keys of their own document only"},
+    [LSP_KEY_INPUT_DOCUMENTS_K] = {"input", "documents_k", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
+                                   "the same over keys, from 0 to m (default: as documents)"},
+    [LSP_KEY_INPUT_KEY_LENGTHS] = {"input", "key_lengths", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
+                                   "keys of each batch, [B]"},
+    [LSP_KEY_INPUT_LAYOUT] = {"input", "layout", LSP_OPTION_CHOICE, "bhnd", "bhnd|bnhd", 0, 0,
+                              RUNS | LSP_FOR_MERGE, "order of the axes in the files"},
+    [LSP_KEY_INPUT_HEADS] = {"input", "heads", LSP_OPTION_HEADS, "all", NULL, 0, 0, RUNS,
+                             "query heads to compute: all, or as 0,3-5"},
+    [LSP_KEY_INPUT_ROWS] = {"input", "rows", LSP_OPTION_RANGE, "all", NULL, 0, 0, RUNS,
+                            "query rows to compute: all, or a:b (b not included)"},
+    [LSP_KEY_INPUT_KEYS] = {"input", "keys", LSP_OPTION_RANGE, "all", NULL, 0, 0, RUNS,
+                            "keys that contribute: all, or a:b (b not included)"},
+    [LSP_KEY_INPUT_PARTS] = {"input", "parts", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_MERGE,
+                             "the outputs to join, separated by commas"},
+    [LSP_KEY_OUTPUT_FILE] = {"output", "file", LSP_OPTION_PATH, "", NULL, 0, 0, WRITES | LSP_FOR_VERIFY,
+                             "HDF5 file to write (verify: to check)"},
+    [LSP_KEY_OUTPUT_OVERWRITE] = {"output", "overwrite", LSP_OPTION_YESNO, "no", NULL, 0, 0, WRITES,
+                                  "replace an output that exists"},
+    [LSP_KEY_OUTPUT_LSE] = {"output", "lse", LSP_OPTION_YESNO, "yes", NULL, 0, 0,
+                            LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN,
+                            "also the rows' log-sum-exp (/lse)"},
+    [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact", "exact", 0, 0, RUNS,
+                                  "how to compute"},
+    [LSP_KEY_ATTENTION_MASK] = {"attention", "mask", LSP_OPTION_CHOICE, "none", "none|causal|window", 0, 0,
+                                RUNS, "which keys a row sees"},
+    [LSP_KEY_ATTENTION_CAUSAL_ALIGN] = {"attention", "causal_align", LSP_OPTION_CHOICE, "bottom-right",
+                                        "bottom-right|top-left", 0, 0, RUNS,
+                                        "row i stands at i + m - n, or at i"},
+    [LSP_KEY_ATTENTION_WINDOW_LEFT] = {"attention", "window_left", LSP_OPTION_INT, "", NULL, 0, EVERY, RUNS,
+                                       "mask = window: keys before the row's position"},
+    [LSP_KEY_ATTENTION_WINDOW_RIGHT] = {"attention", "window_right", LSP_OPTION_INT, "0", NULL, 0, EVERY,
+                                        RUNS, "mask = window: keys after it"},
+    [LSP_KEY_ATTENTION_SCALE] = {"attention", "scale", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300, RUNS,
+                                 "factor of q . k (auto: 1/sqrt(d_k))"},
+    [LSP_KEY_ATTENTION_SOFTCAP] = {"attention", "softcap", LSP_OPTION_REAL, "0", NULL, 0, 1e300, RUNS,
+                                   "c: scores become c tanh(s/c); 0: off"},
+    [LSP_KEY_ATTENTION_ALIBI] = {"attention", "alibi", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
+                                 "subtract slope(head) x distance from scores"},
+    [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "f32|f64", 0, 0, RUNS,
+                               "type of the computation and of the output"},
+    [LSP_KEY_COMPUTE_THREADS] = {"compute", "threads", LSP_OPTION_INT, "auto", "auto", 1, 4096, ALL,
+                                 "threads of a rank (auto: OMP_NUM_THREADS, or the rank's cores)"},
+    [LSP_KEY_COMPUTE_ISA] = {"compute", "isa", LSP_OPTION_CHOICE, "auto", "auto|portable|avx2|avx512", 0, 0,
+                             LSP_FOR_ATTEND | LSP_FOR_PLAN, "instruction set (auto: the best of all ranks)"},
+    [LSP_KEY_COMPUTE_GATHER] = {"compute", "gather", LSP_OPTION_CHOICE, "auto", "auto|panels|all|node|chain",
+                                0, 0, LSP_FOR_ATTEND | LSP_FOR_PLAN, "how K and V reach the ranks"},
+    [LSP_KEY_COMPUTE_PANEL_ROWS] = {"compute", "panel_rows", LSP_OPTION_INT, "auto", "auto", 1, EVERY,
+                                    LSP_FOR_ATTEND | LSP_FOR_PLAN,
+                                    "keys of a panel, rounded up to whole key tiles"},
+    [LSP_KEY_COMPUTE_HEAD_GROUPS] = {"compute", "head_groups", LSP_OPTION_INT, "auto", "auto", 1, 2147483647,
+                                     LSP_FOR_ATTEND | LSP_FOR_PLAN,
+                                     "rank groups that share out the heads; divides the ranks"},
+    [LSP_KEY_COMPUTE_PARTITION] = {"compute", "partition", LSP_OPTION_CHOICE, "auto",
+                                   "auto|contiguous|balanced|cyclic", 0, 0, LSP_FOR_ATTEND | LSP_FOR_PLAN,
+                                   "how query rows are dealt to ranks (auto: as the mask asks)"},
+    [LSP_KEY_COMPUTE_NONFINITE] = {"compute", "nonfinite", LSP_OPTION_CHOICE, "refuse", "refuse|propagate", 0,
+                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY, "NaN or Inf in the input"},
+    [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
+                             LSP_FOR_ATTEND | LSP_FOR_VERIFY, "rows recomputed in double precision; 0: none"},
+    [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
+                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY,
+                                  "largest relative error of a row (auto: by type and scores)"},
+    [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, ALL,
+                             "file to write the report to, as JSON"},
+    [LSP_KEY_REPORT_PROGRESS] = {"report", "progress", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
+                                 LSP_FOR_ATTEND, "progress on standard error (auto: when it takes long)"},
+    [LSP_KEY_SHAPE_BATCH] = {"shape", "batch", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "batches"},
+    [LSP_KEY_SHAPE_HEADS] = {"shape", "heads", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "query heads"},
+    [LSP_KEY_SHAPE_KV_HEADS] = {"shape", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,
+                                "key/value heads (default: as heads)"},
+    [LSP_KEY_SHAPE_N] = {"shape", "n", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES, "query rows"},
+    [LSP_KEY_SHAPE_M] = {"shape", "m", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES, "keys (default: as n)"},
+    [LSP_KEY_SHAPE_D_K] = {"shape", "d_k", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES, "columns of q and k"},
+    [LSP_KEY_SHAPE_D_V] = {"shape", "d_v", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,
+                           "columns of v (default: as d_k)"},
+    [LSP_KEY_SHAPE_TYPE] = {"shape", "type", LSP_OPTION_CHOICE, "f32", "f16|bf16|f32|f64", 0, 0, SHAPES,
+                            "element type in the file"},
+    [LSP_KEY_SHAPE_DISTRIBUTION] = {"shape", "distribution", LSP_OPTION_CHOICE, "normal",
+                                    "normal|peaked|walk", 0, 0, LSP_FOR_GENERATE,
+                                    "N(0,1); scores to about +-15; a smooth walk along the rows"},
+    [LSP_KEY_SHAPE_SEED] = {"shape", "seed", LSP_OPTION_INT, "0", NULL, 0, EVERY, LSP_FOR_GENERATE,
+                            "seed of the random numbers"},
+    [LSP_KEY_PLAN_RANKS] = {"plan", "ranks", LSP_OPTION_INT, "auto", "auto", 1, 1e7, LSP_FOR_PLAN,
+                            "ranks to plan for (auto: those running)"},
+    [LSP_KEY_PLAN_RANKS_PER_NODE] = {"plan", "ranks_per_node", LSP_OPTION_INT, "auto", "auto", 1, 1e7,
+                                     LSP_FOR_PLAN, "ranks on a node (auto: as here)"},
+    [LSP_KEY_PLAN_MEMORY_PER_NODE] = {"plan", "memory_per_node", LSP_OPTION_BYTES, "auto", "auto", 1, 1e18,
+                                      LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY,
+                                      "bytes, or as 64G (auto: what machine, cgroup and Slurm leave)"},
+    [LSP_KEY_PLAN_BANDWIDTH] = {"plan", "bandwidth", LSP_OPTION_REAL, "12.5e9", NULL, 1, 1e18, LSP_FOR_PLAN,
+                                "of a node's link, bytes per second"},
+    [LSP_KEY_PLAN_LATENCY] = {"plan", "latency", LSP_OPTION_REAL, "2e-6", NULL, 0, 1e3, LSP_FOR_PLAN,
+                              "of a message, seconds"},
+    [LSP_KEY_PLAN_FLOPS_PER_RANK] = {"plan", "flops_per_rank", LSP_OPTION_REAL, "auto", "auto", 1, 1e18,
+                                     LSP_FOR_PLAN, "per second (auto: 0.8 of the FMA peak measured here)"},
+};
+
+const lsp_option *lsp_option_get(lsp_key key)
+{
+    return &registry[key];
+}
+
+lsp_key lsp_option_find(const char *section, const char *name)
+{
+    for (int key = 0; key < LSP_KEY_COUNT; key++) {
+        if (strcmp(registry[key].section, section) == 0 && strcmp(registry[key].name, name) == 0) {
+            return (lsp_key)key;
+        }
+    }
+    return LSP_KEY_COUNT;
+}

@@ -1,0 +1,77 @@
+/* What a run of attention tells: numbers over all ranks, as a summary and as JSON.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_APP_REPORT_H
+#define LSP_APP_REPORT_H
+
+#include "app/collect.h"
+#include "app/input.h"
+
+#include <cjson/cJSON.h>
+
+typedef enum lsp_phase {
+    LSP_PHASE_READ, /* opening, reading and screening the input */
+    LSP_PHASE_COMPUTE,
+    LSP_PHASE_GATHER, /* exposed: waiting for panels */
+    LSP_PHASE_VERIFY,
+    LSP_PHASE_WRITE, /* creating, writing and closing the output */
+    LSP_PHASE_TOTAL,
+    LSP_PHASE_COUNT
+} lsp_phase;
+
+typedef struct lsp_report {
+    const lsp_input *input;
+    const char *output; /* file, or NULL */
+    lsp_estimate estimate;
+    lsp_isa isa;
+    const char *memory_source; /* what set memory_limit */
+    int64_t memory_limit;
+
+    double seconds[LSP_PHASE_COUNT]; /* of this rank */
+    double flops, peak_gflops;
+    double received;               /* bytes, of this rank */
+    int64_t empty_rows, nonfinite; /* empty_rows: of this rank, until collected */
+    bool verified;                 /* verify holds a result */
+    lsp_verify_result verify;
+    bool has_lse;
+    uint64_t out_checksum, lse_checksum;
+
+    /* By lsp_report_collect. */
+    lsp_statistic phases[LSP_PHASE_COUNT];
+    double received_all;
+    int64_t rss_max;
+    double gflops, efficiency;
+} lsp_report;
+
+/* Collective. Fills what is over all ranks. */
+void lsp_report_collect(lsp_app *app, lsp_report *report);
+
+/* Local (rank 0). Prints the closing summary, without the last line. */
+void lsp_summary_print(lsp_app *app, const lsp_report *report);
+
+/* Local (rank 0). "unused: section.key, ..." when keys were given and not used. */
+void lsp_summary_unused(const lsp_app *app);
+
+/* Local. The rule of the scores in words: "causal (bottom-right), softcap 30". */
+enum { LSP_RULE_TEXT = 256 };
+const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text);
+
+/* ---- JSON ------------------------------------------------------------------------------------------ */
+
+/* Collective. Fails early (LSP_ERR_FILE) when report.json is given and cannot be written. */
+lsp_status lsp_json_probe(lsp_app *app);
+
+/* Local. A new object with schema, command, version, ranks, threads, nodes; the shape of a desc;
+ * a checksum as 16 hexadecimal digits. NULL objects are allowed (out of memory is found when writing). */
+cJSON *lsp_json_begin(const lsp_app *app);
+void lsp_json_add_shape(cJSON *object, const lsp_attention_desc *desc);
+void lsp_json_add_checksum(cJSON *object, const char *name, uint64_t checksum);
+void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result); /* NULL: nothing was verified */
+
+/* Local. The report of a run of attention. */
+cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report);
+
+/* Collective. Rank 0 writes the object to report.json, complete or not at all, when that is given; all free theirs. */
+lsp_status lsp_json_write(lsp_app *app, cJSON *object);
+
+#endif

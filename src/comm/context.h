@@ -1,0 +1,38 @@
+/* Inside of the context: for the floors above comm. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_COMM_CONTEXT_H
+#define LSP_COMM_CONTEXT_H
+
+#include "base/error.h"
+
+#include <longspan/context.h>
+#include <mpi.h>
+#include <stdint.h>
+
+struct lsp_context {
+    MPI_Comm comm;      /* our copy of the caller's */
+    MPI_Comm node_comm; /* the ranks of this node */
+    lsp_context_layout layout;
+    lsp_error error;
+    int failed_rank;
+};
+
+/* Local. Checks an MPI return code; on failure records what (with MPI's text) as LSP_ERR_RANK. */
+lsp_status lsp_context_mpi(lsp_context *ctx, int mpi_code, const char *what);
+
+/* Collective. Reductions of small arrays (count below 1000) in place; element-wise. */
+lsp_status lsp_context_sum_f64(lsp_context *ctx, double *values, int count);
+lsp_status lsp_context_max_f64(lsp_context *ctx, double *values, int count);
+lsp_status lsp_context_min_f64(lsp_context *ctx, double *values, int count);
+lsp_status lsp_context_sum_i64(lsp_context *ctx, int64_t *values, int count);
+lsp_status lsp_context_max_i64(lsp_context *ctx, int64_t *values, int count);
+lsp_status lsp_context_min_i64(lsp_context *ctx, int64_t *values, int count);
+/* Sum modulo 2^64. */
+lsp_status lsp_context_sum_u64(lsp_context *ctx, uint64_t *values, int count);
+
+/* Collective. Broadcast of bytes from a rank (checked counts). */
+lsp_status lsp_context_broadcast(lsp_context *ctx, int root, void *data, int64_t bytes);
+
+/* Collective. */
+lsp_status lsp_context_barrier(lsp_context *ctx);
+
+#endif

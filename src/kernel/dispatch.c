@@ -1,0 +1,69 @@
+/* Which kernels this machine can run: what the processor has (CPUID) and the system saves (XCR0).
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "kernel/entries.h"
+
+#if LSP_KERNEL_X86
+#    include <cpuid.h>
+#endif
+
+#if LSP_KERNEL_X86
+static uint64_t saved_state(void)
+{
+    uint32_t low = 0, high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+static bool has_all(uint32_t word, uint32_t bits)
+{
+    return (word & bits) == bits;
+}
+
+static lsp_isa detect(void)
+{
+    const uint64_t avx_state = 0x06, avx512_state = 0xE6;
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return LSP_ISA_PORTABLE;
+    if (!has_all(c, bit_FMA | bit_F16C | bit_AVX | bit_OSXSAVE)) return LSP_ISA_PORTABLE;
+    uint64_t state = saved_state();
+    if ((state & avx_state) != avx_state) return LSP_ISA_PORTABLE;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_all(b, bit_AVX2)) return LSP_ISA_PORTABLE;
+    if (!has_all(b, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL)) return LSP_ISA_AVX2;
+    return (state & avx512_state) == avx512_state ? LSP_ISA_AVX512 : LSP_ISA_AVX2;
+}
+#else
+static lsp_isa detect(void)
+{
+    return LSP_ISA_PORTABLE;
+}
+#endif
+
+lsp_isa lsp_isa_best(void)
+{
+    return detect();
+}
+
+const char *lsp_isa_name(lsp_isa isa)
+{
+    switch (isa) {
+    case LSP_ISA_AUTO: return "auto";
+    case LSP_ISA_PORTABLE: return "portable";
+    case LSP_ISA_AVX2: return "avx2";
+    case LSP_ISA_AVX512: return "avx512";
+    }
+    return "unknown";
+}
+
+const lsp_kernel *lsp_kernel_get(lsp_isa isa, lsp_dtype compute)
+{
+    if (compute != LSP_F32 && compute != LSP_F64) return NULL;
+    bool f32 = compute == LSP_F32;
+    if (isa == LSP_ISA_PORTABLE) return f32 ? &lsp_kernel_portable_f32 : &lsp_kernel_portable_f64;
+#if LSP_KERNEL_X86
+    if (isa > lsp_isa_best()) return NULL;
+    if (isa == LSP_ISA_AVX2) return f32 ? &lsp_kernel_avx2_f32 : &lsp_kernel_avx2_f64;
+    if (isa == LSP_ISA_AVX512) return f32 ? &lsp_kernel_avx512_f32 : &lsp_kernel_avx512_f64;
+#endif
+    return NULL;
+}

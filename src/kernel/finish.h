@@ -1,0 +1,37 @@
+/* The end of query rows: division by the sum, and the log-sum-exp.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_FINISH_H
+#define LSP_KERNEL_FINISH_H
+
+#include "kernel/real.h"
+
+#include <math.h>
+
+/* One NaN and one zero, so that bits do not tell on which path a value came about. */
+INLINE real canonical(real a)
+{
+    return a != a ? (real)NAN : a + (real)0;
+}
+
+static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, const void *sum, void *lse)
+{
+    const double ln2 = 0.69314718055994530942;
+    const real *maxima = max, *sums = sum;
+    int64_t empty = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        real *o = (real *)out + r * d_v, *l = lse ? (real *)lse + r : NULL;
+        if (sums[r] == (real)0 && maxima[r] == -(real)INFINITY) {
+            for (int64_t c = 0; c < d_v; c++) o[c] = (real)0;
+            if (l) *l = -(real)INFINITY;
+            empty++;
+            continue;
+        }
+        real total = sums[r];
+        for (int64_t c = 0; c < d_v; c++) o[c] = canonical(o[c] / total);
+        if (l) *l = canonical((real)(((double)maxima[r] + log2((double)total)) * ln2));
+    }
+    return empty;
+}
+
+#endif

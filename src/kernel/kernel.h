@@ -1,0 +1,107 @@
+/* The kernels' interface: one table entry per (instruction set, computing type).
+ *
+ * A kernel works on one key tile (packed K and V, at an absolute position) and some query rows with
+ * their running state, in the online-softmax manner (Milakov and Gimelshein 2018; Dao et al. 2022):
+ *
+ *     s_j   = rule(q . k_j)               base-2 units: q carries scale * log2(e)
+ *     m'    = max(m, max_j s_j)
+ *     a     = exp2(m - m'),  p_j = exp2(s_j - m')
+ *     l'    = l a + sum_j p_j
+ *     o'    = o a + sum_j p_j v_j
+ *
+ * Promises, which everything above rests on:
+ *   - A row's bits depend on its own q, sight and state and on the tile alone: not on the rows beside
+ *     it, nor on how many rows a call has.
+ *   - A key outside the row's sight contributes nothing, whatever k, v hold there (also NaN and Inf).
+ *     A call for a tile that a row does not see leaves the row's state bit-identical.
+ *   - Tiles must come in ascending order; the tile height is a function of (d_k, d_v, type) alone.
+ *   - AVX2 and AVX-512 give the same bits (same order of FMAs, same lane structure in sums).
+ * Kernels neither allocate, log, communicate nor fail.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_KERNEL_H
+#define LSP_KERNEL_KERNEL_H
+
+#include "kernel/mask.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Sizes of packed operands, all in elements of the computing type. */
+typedef struct lsp_tile_shape {
+    int64_t d_k, d_v;
+    int64_t tile_keys;  /* keys of a whole tile, a multiple of strip_keys */
+    int64_t strip_keys; /* keys of a strip of packed K */
+    int64_t v_stride;   /* elements from one key's packed V row to the next: d_v rounded up */
+} lsp_tile_shape;
+
+/* One packed key tile. Keys [first, first + tile_keys) of which [key_begin, key_end) are present (a
+ * tile cut by the end of the sequence or by a selection); absent ones are never in a row's sight. */
+typedef struct lsp_key_tile {
+    const void *k; /* [tile_keys / strip_keys][d_k][strip_keys]; absent keys hold zeros */
+    const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
+    int64_t first; /* absolute index of the tile's first key */
+    bool v_finite; /* false: some present element of v is NaN or Inf */
+} lsp_key_tile;
+
+/* Query rows and their running state. Row r's sight is sight[r]; positions are absolute. */
+typedef struct lsp_query_rows {
+    int64_t rows;
+    const void *q; /* [rows][d_k], packed by pack_queries (scaled by scale * log2 e) */
+    const lsp_sight *sight;
+    void *out; /* [rows][d_v] running output, unnormalised */
+    void *max; /* [rows] running maximum, base-2 units; -inf at first */
+    void *sum; /* [rows] running sum */
+} lsp_query_rows;
+
+/* Changes to a score, base-2 units (natural units times log2 e); 0: none. */
+typedef struct lsp_score_rule {
+    double softcap; /* s -> softcap * tanh(s / softcap) */
+    double slope;   /* then s -= slope * |position - key| */
+} lsp_score_rule;
+
+typedef struct lsp_kernel {
+    lsp_isa isa;
+    lsp_dtype compute;
+    int row_tile; /* query rows of a register tile */
+    int lanes;    /* elements of a vector */
+
+    /* Sizes for (d_k, d_v). */
+    lsp_tile_shape (*shape)(int64_t d_k, int64_t d_v);
+    /* Bytes of scratch that attend needs (64-byte aligned, one per thread). */
+    size_t (*scratch_bytes)(const lsp_tile_shape *shape);
+
+    /* Packs `count` K rows (type, contiguous rows of d_k) as keys [offset, offset + count) of a tile and
+     * zeros the rest of the tile's K: call with all present keys of the tile at once. */
+    void (*pack_k)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
+                   int64_t count, void *tile_k);
+    /* The same for V; returns whether all elements are finite. */
+    bool (*pack_v)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
+                   int64_t count, void *tile_v);
+    /* Converts `rows` rows of Q to the computing type, times factor. */
+    void (*pack_queries)(int64_t d_k, const void *src, lsp_dtype type, int64_t rows, double factor, void *q);
+
+    /* Advances the rows' state by one key tile. */
+    void (*attend)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                   const lsp_query_rows *rows, void *scratch);
+
+    /* Ends rows: out /= sum, lse = natural log-sum-exp from max and sum; rows with sum == 0 and max == -inf
+     * (no key) give 0 and -inf. Canonical zeros (+0) and NaNs. lse has the computing type, may be NULL.
+     * Returns the number of rows without keys. */
+    int64_t (*finish)(int64_t d_v, int64_t rows, void *out, const void *max, const void *sum, void *lse);
+
+    /* Runs `iterations` rounds of independent FMAs on registers; returns the flops done. */
+    double (*fma_burst)(int64_t iterations);
+} lsp_kernel;
+
+/* Local. The kernel for an instruction set (not AUTO) and computing type (f32, f64); NULL when this
+ * build or this machine (CPUID and XCR0) lacks it. The portable one is always there. */
+const lsp_kernel *lsp_kernel_get(lsp_isa isa, lsp_dtype compute);
+
+/* Floating-point mode of the kernels on this thread: round to nearest, denormals flushed to zero.
+ * Local. lsp_fpmode_enter returns the mode before, for lsp_fpmode_leave. */
+uint64_t lsp_fpmode_enter(void);
+void lsp_fpmode_leave(uint64_t before);
+
+#endif

@@ -1,0 +1,34 @@
+/* Which keys a query row sees: always one interval. Pure arithmetic on positions.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_MASK_H
+#define LSP_KERNEL_MASK_H
+
+#include <longspan/attention.h>
+#include <stdint.h>
+
+/* Everything that decides visibility, of one attention. Pointers are owned by whoever made it. */
+typedef struct lsp_mask {
+    lsp_mask_kind kind;
+    lsp_causal_align align;
+    int64_t window_left, window_right;
+    int64_t n, m;                           /* of the whole */
+    int64_t key_begin, key_end;             /* keys outside do not contribute */
+    const int64_t *documents, *documents_k; /* offsets [document_count + 1]; NULL: none */
+    int64_t document_count;
+    const int64_t *key_lengths; /* [batch]; NULL: all m */
+} lsp_mask;
+
+/* What one row sees: keys [begin, end) (empty: begin == end), and its position p among the keys (for
+ * causal, window and ALiBi), all absolute. */
+typedef struct lsp_sight {
+    int64_t begin, end, position;
+} lsp_sight;
+
+/* Local. Sight of row `row` (of the whole) in batch `batch`. begin and end do not decrease from one row to the next. */
+lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row);
+
+/* Local. Visible pairs of rows [begin, end) in batch `batch`, in closed form or O(documents). */
+double lsp_mask_pairs(const lsp_mask *mask, int64_t batch, int64_t begin, int64_t end);
+
+#endif

@@ -1,0 +1,7 @@
+/* The kernel in portable C, computing in f64. SPDX-License-Identifier: BSD-3-Clause */
+#define REAL_BITS 64
+#include "kernel/vec_portable.h"
+
+#include "kernel/table.h"
+
+const lsp_kernel lsp_kernel_portable_f64 = LSP_KERNEL_ENTRY;

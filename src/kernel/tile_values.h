@@ -1,0 +1,90 @@
+/* P V of a row group over a key tile, added to the running output.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_TILE_VALUES_H
+#define LSP_KERNEL_TILE_VALUES_H
+
+#include "kernel/product.h"
+#include "kernel/row_group.h"
+
+/* Rows [row, row + rows) of the group over keys [begin, end) of the tile. */
+typedef struct values_part {
+    const row_group *group;
+    const lsp_tile_shape *shape;
+    const real *tile_v;
+    int row;
+    int64_t begin, end;
+} values_part;
+
+/* o = o alpha + sum_j p_j v_j for `rows` rows and `cols` vectors of columns (constants). Every tile has an
+ * accumulator of its own, so that the error does not grow with the number of keys. */
+INLINE void values_block(const int rows, const int cols, const values_part *part, int64_t column)
+{
+    const row_group *group = part->group;
+    int64_t stride = part->shape->v_stride, d_v = part->shape->d_v;
+    const real *p[ROW_TILE];
+    UNROLL
+    for (int r = 0; r < rows; r++) p[r] = group->p[part->row + r] + part->begin;
+    register_tile acc;
+    product(rows, cols, part->end - part->begin, p, part->tile_v + part->begin * stride + column, stride,
+            acc);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        real *out = group->out[part->row + r] + column;
+        vec alpha = vec_set(group->alpha[part->row + r]);
+        UNROLL
+        for (int c = 0; c < cols; c++) {
+            int64_t left = d_v - column - c * LANES;
+            if (left >= LANES)
+                vec_store(out + c * LANES, vec_fma(vec_load(out + c * LANES), alpha, acc[r][c]));
+            else if (left > 0)
+                vec_store_part(out + c * LANES,
+                               vec_fma(vec_load_part(out + c * LANES, (int)left), alpha, acc[r][c]),
+                               (int)left);
+        }
+    }
+}
+
+/* All columns of `rows` rows (a constant), in blocks of nearly equal width. */
+INLINE void values_rows(const int rows, const values_part *part)
+{
+    int64_t vectors = part->shape->v_stride / LANES, blocks = lsp_ceil_div(vectors, COL_TILE), done = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t width = (vectors - done) / (blocks - b);
+        switch (width) {
+        case 1: values_block(rows, 1, part, done * LANES); break;
+#if COL_TILE > 2
+        case 2: values_block(rows, 2, part, done * LANES); break;
+        case 3: values_block(rows, 3, part, done * LANES); break;
+#endif
+        default: values_block(rows, COL_TILE, part, done * LANES);
+        }
+        done += width;
+    }
+}
+
+static void tile_values(const row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile)
+{
+    values_part part = {group, shape, tile->v, 0, group->begin, group->end};
+    /* An unseen key has p = 0, which adds nothing unless its v is NaN or Inf: then every row walks its
+     * own keys. */
+    if (!tile->v_finite && !group->same_sight) {
+        for (part.row = 0; part.row < group->rows; part.row++) {
+            part.begin = group->row_begin[part.row], part.end = group->row_end[part.row];
+            values_rows(1, &part);
+        }
+        return;
+    }
+    switch (group->rows) {
+    case 1: values_rows(1, &part); break;
+    case 2: values_rows(2, &part); break;
+    case 3: values_rows(3, &part); break;
+#if ROW_TILE > 4
+    case 4: values_rows(4, &part); break;
+    case 5: values_rows(5, &part); break;
+#endif
+    default: values_rows(ROW_TILE, &part);
+    }
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* Vectors of the computing type on AVX2 with FMA and F16C. The same names as the other vec_*.h.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_VEC_AVX2_H
+#define LSP_KERNEL_VEC_AVX2_H
+
+#include "kernel/real.h"
+
+#include <immintrin.h>
+
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#    error "compile this file with -mavx2 -mfma -mf16c"
+#endif
+
+#define VEC_ISA LSP_ISA_AVX2
+/* Register tile: ROW_TILE x COL_TILE accumulators, COL_TILE operands and a broadcast in 16 registers. */
+#define ROW_TILE 6
+#define COL_TILE 2
+
+#if REAL_BITS == 32
+typedef __m256 vec;
+#    define LANES   8
+#    define VOP(op) _mm256_##op##_ps
+#else
+typedef __m256d vec;
+#    define LANES   4
+#    define VOP(op) _mm256_##op##_pd
+#endif
+
+INLINE vec vec_zero(void)
+{
+    return VOP(setzero)();
+}
+
+INLINE vec vec_set(real a)
+{
+    return VOP(set1)(a);
+}
+
+INLINE vec vec_load(const real *p)
+{
+    return VOP(loadu)(p);
+}
+
+INLINE void vec_store(real *p, vec a)
+{
+    VOP(storeu)(p, a);
+}
+
+/* All bits set in the first `count` lanes. */
+INLINE __m256i first_lanes(int count)
+{
+#if REAL_BITS == 32
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+#else
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+#endif
+}
+
+/* The first `count` lanes, 0 <= count <= LANES; the others are zero and are not touched in memory. */
+INLINE vec vec_load_part(const real *p, int count)
+{
+    return VOP(maskload)(p, first_lanes(count));
+}
+
+INLINE void vec_store_part(real *p, vec a, int count)
+{
+    VOP(maskstore)(p, first_lanes(count), a);
+}
+
+INLINE vec vec_add(vec a, vec b)
+{
+    return VOP(add)(a, b);
+}
+
+INLINE vec vec_sub(vec a, vec b)
+{
+    return VOP(sub)(a, b);
+}
+
+INLINE vec vec_mul(vec a, vec b)
+{
+    return VOP(mul)(a, b);
+}
+
+INLINE vec vec_div(vec a, vec b)
+{
+    return VOP(div)(a, b);
+}
+
+/* a * b + c */
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return VOP(fmadd)(a, b, c);
+}
+
+/* a > b ? a : b; hence b where one of them is NaN. */
+INLINE vec vec_max(vec a, vec b)
+{
+    return VOP(max)(a, b);
+}
+
+INLINE vec vec_abs(vec a)
+{
+    return VOP(andnot)(vec_set((real)-0.0), a);
+}
+
+/* a with the sign of b. */
+INLINE vec vec_copysign(vec a, vec b)
+{
+    vec sign = vec_set((real)-0.0);
+    return VOP(or)(VOP(andnot)(sign, a), VOP(and)(sign, b));
+}
+
+/* a < b ? yes : no; no where one of a, b is NaN. */
+INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
+{
+    return VOP(blendv)(no, yes, VOP(cmp)(a, b, _CMP_LT_OQ));
+}
+
+/* The low bits of the mantissa moved into the place of the exponent. */
+INLINE vec vec_exponent_from_low_bits(vec a)
+{
+#if REAL_BITS == 32
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+#else
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52));
+#endif
+}
+
+/* a0 b0 a1 b1 ... of the lower halves, and of the upper halves. */
+INLINE vec vec_zip_low(vec a, vec b)
+{
+#if REAL_BITS == 32
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+#else
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+#endif
+}
+
+INLINE vec vec_zip_high(vec a, vec b)
+{
+#if REAL_BITS == 32
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+#else
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+#endif
+}
+
+/* LANES elements of a stored type, converted. */
+INLINE vec vec_from(const void *p, lsp_dtype type)
+{
+#if REAL_BITS == 32
+    if (type == LSP_F16) return _mm256_cvtph_ps(_mm_loadu_si128(p));
+    if (type == LSP_BF16) {
+        __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+    }
+    if (type == LSP_F32) return _mm256_loadu_ps(p);
+    const double *d = p;
+    __m128 low = _mm256_cvtpd_ps(_mm256_loadu_pd(d)), high = _mm256_cvtpd_ps(_mm256_loadu_pd(d + 4));
+    return _mm256_set_m128(high, low);
+#else
+    if (type == LSP_F16) return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(p)));
+    if (type == LSP_BF16) {
+        __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(p));
+        return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(wide, 16)));
+    }
+    if (type == LSP_F32) return _mm256_cvtps_pd(_mm_loadu_ps(p));
+    return _mm256_loadu_pd(p);
+#endif
+}
+
+INLINE real real_fma(real a, real b, real c)
+{
+#if REAL_BITS == 32
+    return __builtin_fmaf(a, b, c);
+#else
+    return __builtin_fma(a, b, c);
+#endif
+}
+
+#endif

@@ -1,0 +1,196 @@
+/* Vectors of the computing type on AVX-512 (F, BW, DQ, VL). The same names as the other vec_*.h.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_VEC_AVX512_H
+#define LSP_KERNEL_VEC_AVX512_H
+
+#include "kernel/real.h"
+
+#include <immintrin.h>
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__) ||   \
+    !defined(__FMA__) || !defined(__F16C__)
+#    error "compile this file with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c"
+#endif
+
+#define VEC_ISA LSP_ISA_AVX512
+/* Register tile: ROW_TILE x COL_TILE accumulators, COL_TILE operands and a broadcast in 32 registers. */
+#define ROW_TILE 6
+#define COL_TILE 4
+
+#if REAL_BITS == 32
+typedef __m512 vec;
+#    define LANES   16
+#    define VOP(op) _mm512_##op##_ps
+#else
+typedef __m512d vec;
+#    define LANES   8
+#    define VOP(op) _mm512_##op##_pd
+#endif
+
+INLINE vec vec_zero(void)
+{
+    return VOP(setzero)();
+}
+
+INLINE vec vec_set(real a)
+{
+    return VOP(set1)(a);
+}
+
+INLINE vec vec_load(const real *p)
+{
+    return VOP(loadu)(p);
+}
+
+INLINE void vec_store(real *p, vec a)
+{
+    VOP(storeu)(p, a);
+}
+
+/* The first `count` lanes, 0 <= count <= LANES; the others are zero and are not touched in memory. */
+INLINE vec vec_load_part(const real *p, int count)
+{
+#if REAL_BITS == 32
+    return _mm512_maskz_loadu_ps((__mmask16)((1U << count) - 1U), p);
+#else
+    return _mm512_maskz_loadu_pd((__mmask8)((1U << count) - 1U), p);
+#endif
+}
+
+INLINE void vec_store_part(real *p, vec a, int count)
+{
+#if REAL_BITS == 32
+    _mm512_mask_storeu_ps(p, (__mmask16)((1U << count) - 1U), a);
+#else
+    _mm512_mask_storeu_pd(p, (__mmask8)((1U << count) - 1U), a);
+#endif
+}
+
+INLINE vec vec_add(vec a, vec b)
+{
+    return VOP(add)(a, b);
+}
+
+INLINE vec vec_sub(vec a, vec b)
+{
+    return VOP(sub)(a, b);
+}
+
+INLINE vec vec_mul(vec a, vec b)
+{
+    return VOP(mul)(a, b);
+}
+
+INLINE vec vec_div(vec a, vec b)
+{
+    return VOP(div)(a, b);
+}
+
+/* a * b + c */
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return VOP(fmadd)(a, b, c);
+}
+
+/* a > b ? a : b; hence b where one of them is NaN. */
+INLINE vec vec_max(vec a, vec b)
+{
+    return VOP(max)(a, b);
+}
+
+INLINE vec vec_abs(vec a)
+{
+    return VOP(abs)(a);
+}
+
+/* a with the sign of b. */
+INLINE vec vec_copysign(vec a, vec b)
+{
+    vec sign = vec_set((real)-0.0);
+    return VOP(or)(VOP(andnot)(sign, a), VOP(and)(sign, b));
+}
+
+/* a < b ? yes : no; no where one of a, b is NaN. */
+INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
+{
+#if REAL_BITS == 32
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+#else
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes);
+#endif
+}
+
+/* x = whole + fraction with |fraction| <= 1/2, and a * 2^whole: one instruction each here. The fraction of an
+ * infinite x is 0. */
+#define VEC_HAS_SPLIT
+typedef struct split_exponent {
+    vec fraction, whole;
+} split_exponent;
+
+INLINE split_exponent vec_split(vec x)
+{
+    vec fraction = VOP(reduce)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return (split_exponent){fraction, VOP(sub)(x, fraction)};
+}
+
+INLINE vec vec_scale(vec a, split_exponent exponent)
+{
+    return VOP(scalef)(a, exponent.whole);
+}
+
+/* a0 b0 a1 b1 ... of the lower halves, and of the upper halves. */
+INLINE vec vec_zip_low(vec a, vec b)
+{
+#if REAL_BITS == 32
+    __m512i pick = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(a, pick, b);
+#else
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+#endif
+}
+
+INLINE vec vec_zip_high(vec a, vec b)
+{
+#if REAL_BITS == 32
+    __m512i pick = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return _mm512_permutex2var_ps(a, pick, b);
+#else
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+#endif
+}
+
+/* LANES elements of a stored type, converted. */
+INLINE vec vec_from(const void *p, lsp_dtype type)
+{
+#if REAL_BITS == 32
+    if (type == LSP_F16) return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+    if (type == LSP_BF16) {
+        __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    if (type == LSP_F32) return _mm512_loadu_ps(p);
+    const double *d = p;
+    __m256 low = _mm512_cvtpd_ps(_mm512_loadu_pd(d)), high = _mm512_cvtpd_ps(_mm512_loadu_pd(d + 8));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+#else
+    if (type == LSP_F16) return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128(p)));
+    if (type == LSP_BF16) {
+        __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p));
+        return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
+    }
+    if (type == LSP_F32) return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+    return _mm512_loadu_pd(p);
+#endif
+}
+
+INLINE real real_fma(real a, real b, real c)
+{
+#if REAL_BITS == 32
+    return __builtin_fmaf(a, b, c);
+#else
+    return __builtin_fma(a, b, c);
+#endif
+}
+
+#endif

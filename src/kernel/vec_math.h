@@ -1,0 +1,117 @@
+/* exp2 and tanh on vectors: the same operations, hence the same bits, wherever there is an FMA.
+ * Needs one of the vec_*.h before it.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_VEC_MATH_H
+#define LSP_KERNEL_VEC_MATH_H
+
+#include "kernel/real.h"
+
+#include <math.h>
+
+/* 2^f = 1 + f P(f) on [-1/2, 1/2] and tanh(y) = y + y z P(z), z = y^2 <= 0.625^2: coefficients, lowest
+ * first, of the polynomials with the least largest relative error (Remez): 1.6e-8 and 9e-9 for f32,
+ * 3e-17 and 1.4e-17 for f64 after rounding. */
+#if REAL_BITS == 32
+static const real exp2_coefficients[] = {0x1.62e430p-1F, 0x1.ebfbdcp-3F,  0x1.c6aee8p-5F,
+                                         0x1.3b2d4cp-7F, 0x1.5f3e52p-10F, 0x1.41fbbep-13F};
+static const real tanh_coefficients[] = {-0x1.555532p-2F, 0x1.110726p-3F, -0x1.b83c5ap-5F, 0x1.52269cp-6F,
+                                         -0x1.75e1d2p-8F};
+#else
+static const real exp2_coefficients[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c5a4p-3,  0x1.c6b08d7049fe8p-5,
+                                         0x1.3b2ab6fba011ap-7,  0x1.5d87fe78cd6c6p-10, 0x1.4309130ed8ca4p-13,
+                                         0x1.ffcbfba983a3ep-17, 0x1.62bfc79d5154fp-20, 0x1.b5267cda900f8p-24,
+                                         0x1.e61b4f91944c9p-28, 0x1.e79bbe859ea20p-32};
+static const real tanh_coefficients[] = {
+    -0x1.55555555554ffp-2,  0x1.111111110accdp-3,  -0x1.ba1ba1b5064a4p-5,  0x1.664f477adaa16p-6,
+    -0x1.226e162bf3afap-7,  0x1.d6cf280e4e17dp-9,  -0x1.7d68a32af2846p-10, 0x1.336612c56918bp-11,
+    -0x1.df5578befc37fp-13, 0x1.43911f4ee36d4p-14, -0x1.0da7240f497c0p-16};
+#endif
+enum {
+    EXP2_TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0],
+    TANH_TERMS = sizeof tanh_coefficients / sizeof tanh_coefficients[0]
+};
+
+#ifndef VEC_HAS_SPLIT
+/* Adding 1.5 * 2^23 (2^52) rounds to an integer, which then stands in the low bits; the bias of exponents on
+ * top makes it one. The lowest exponent is the one below the normal numbers: its bits are those of zero. */
+#    if REAL_BITS == 32
+static const real round_shift = 0x1.8p23F + 127.0F, lowest_exponent = -127.0F;
+#    else
+static const real round_shift = 0x1.8p52 + 1023.0, lowest_exponent = -1023.0;
+#    endif
+
+/* x = whole + fraction with |fraction| <= 1/2; whole is kept as the bits of 2^whole. */
+typedef struct split_exponent {
+    vec fraction, power;
+} split_exponent;
+
+INLINE split_exponent vec_split(vec x)
+{
+    x = vec_max(vec_set(lowest_exponent), x); /* in this order NaN stays */
+    vec shifted = vec_add(x, vec_set(round_shift));
+    vec fraction = vec_sub(x, vec_sub(shifted, vec_set(round_shift)));
+    return (split_exponent){fraction, vec_exponent_from_low_bits(shifted)};
+}
+
+/* a * 2^whole. A product, not an addition to the exponent, because only that keeps NaN. */
+INLINE vec vec_scale(vec a, split_exponent exponent)
+{
+    return vec_mul(a, exponent.power);
+}
+#endif
+
+INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
+{
+    vec sum = vec_set(coefficients[terms - 1]);
+    UNROLL
+    for (int i = terms - 2; i >= 0; i--) sum = vec_fma(sum, x, vec_set(coefficients[i]));
+    return sum;
+}
+
+/* 2^x for x <= 0 (also -inf: 0). Exactly 1 at 0; 0 below the normal numbers (needs flush-to-zero); NaN stays
+ * NaN. */
+INLINE vec vec_exp2(vec x)
+{
+    split_exponent exponent = vec_split(x);
+    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, exponent.fraction);
+    return vec_scale(vec_fma(tail, exponent.fraction, vec_set((real)1)), exponent);
+}
+
+/* A few ulp of relative error everywhere: a polynomial near 0, where the formula with exp would cancel. */
+INLINE vec vec_tanh(vec y)
+{
+    vec one = vec_set((real)1), size = vec_abs(y), square = vec_mul(y, y);
+    vec small = vec_fma(vec_mul(vec_polynomial(tanh_coefficients, TANH_TERMS, square), square), y, y);
+    vec decay = vec_exp2(vec_mul(size, vec_set((real)-2.8853900817779268147)));
+    vec large = vec_copysign(vec_div(vec_sub(one, decay), vec_add(one, decay)), y);
+    return vec_select_less(size, vec_set((real)0.625), small, large);
+}
+
+/* Sum and maximum over SUM_LANES lanes by halves, so that the order is the same for every vector width. */
+INLINE real lanes_sum(const vec *lanes)
+{
+    real x[SUM_LANES];
+    for (int i = 0; i < SUM_LANES / LANES; i++) vec_store(x + i * LANES, lanes[i]);
+    for (int half = SUM_LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+
+INLINE real lanes_max(const vec *lanes)
+{
+    real x[SUM_LANES];
+    for (int i = 0; i < SUM_LANES / LANES; i++) vec_store(x + i * LANES, lanes[i]);
+    for (int half = SUM_LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
+    return x[0];
+}
+
+INLINE real real_exp2(real x)
+{
+    real lanes[LANES];
+    vec_store(lanes, vec_exp2(vec_set(x)));
+    return lanes[0];
+}
+
+#endif

@@ -1,0 +1,186 @@
+/* Vectors of the computing type in C with 16-byte vectors, for any processor. The same names as the
+ * other vec_*.h. Products and sums are rounded separately: there is no FMA to count on.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_VEC_PORTABLE_H
+#define LSP_KERNEL_VEC_PORTABLE_H
+
+#include "kernel/real.h"
+
+#include <string.h>
+
+#define VEC_ISA  LSP_ISA_PORTABLE
+#define ROW_TILE 4
+#define COL_TILE 2
+
+#if REAL_BITS == 32
+typedef uint32_t lane_bits;
+#    define LANES 4
+enum { MANTISSA_BITS = 23 };
+#else
+typedef uint64_t lane_bits;
+#    define LANES 2
+enum { MANTISSA_BITS = 52 };
+#endif
+typedef real vec __attribute__((vector_size(16)));
+typedef lane_bits vec_bits __attribute__((vector_size(16)));
+
+INLINE vec vec_set(real a)
+{
+#if REAL_BITS == 32
+    return (vec){a, a, a, a};
+#else
+    return (vec){a, a};
+#endif
+}
+
+INLINE vec vec_zero(void)
+{
+    return vec_set((real)0);
+}
+
+INLINE vec vec_load(const real *p)
+{
+    vec a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+
+INLINE void vec_store(real *p, vec a)
+{
+    memcpy(p, &a, sizeof a);
+}
+
+/* The first `count` lanes, 0 <= count <= LANES; the others are zero and are not touched in memory. */
+INLINE vec vec_load_part(const real *p, int count)
+{
+    real lanes[LANES] = {0};
+    for (int i = 0; i < count; i++) lanes[i] = p[i];
+    return vec_load(lanes);
+}
+
+INLINE void vec_store_part(real *p, vec a, int count)
+{
+    real lanes[LANES];
+    vec_store(lanes, a);
+    for (int i = 0; i < count; i++) p[i] = lanes[i];
+}
+
+INLINE vec vec_add(vec a, vec b)
+{
+    return a + b;
+}
+
+INLINE vec vec_sub(vec a, vec b)
+{
+    return a - b;
+}
+
+INLINE vec vec_mul(vec a, vec b)
+{
+    return a * b;
+}
+
+INLINE vec vec_div(vec a, vec b)
+{
+    return a / b;
+}
+
+/* a * b + c, rounded twice. */
+INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return a * b + c;
+}
+
+INLINE vec vec_choose(vec_bits which, vec yes, vec no)
+{
+    return (vec)((which & (vec_bits)yes) | (~which & (vec_bits)no));
+}
+
+/* a > b ? a : b; hence b where one of them is NaN. */
+INLINE vec vec_max(vec a, vec b)
+{
+    return vec_choose((vec_bits)(a > b), a, b);
+}
+
+/* a < b ? yes : no; no where one of a, b is NaN. */
+INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
+{
+    return vec_choose((vec_bits)(a < b), yes, no);
+}
+
+/* a with the sign of b. */
+INLINE vec vec_copysign(vec a, vec b)
+{
+    return vec_choose((vec_bits)vec_set((real)-0.0), b, a);
+}
+
+INLINE vec vec_abs(vec a)
+{
+    return vec_copysign(a, vec_zero());
+}
+
+/* The low bits of the mantissa moved into the place of the exponent. */
+INLINE vec vec_exponent_from_low_bits(vec a)
+{
+    return (vec)((vec_bits)a << MANTISSA_BITS);
+}
+
+/* a0 b0 a1 b1 ... of the lower halves, and of the upper halves. */
+INLINE vec vec_zip_low(vec a, vec b)
+{
+#if REAL_BITS == 32
+    return (vec){a[0], b[0], a[1], b[1]};
+#else
+    return (vec){a[0], b[0]};
+#endif
+}
+
+INLINE vec vec_zip_high(vec a, vec b)
+{
+#if REAL_BITS == 32
+    return (vec){a[2], b[2], a[3], b[3]};
+#else
+    return (vec){a[1], b[1]};
+#endif
+}
+
+INLINE float float_from_bits(uint32_t bits)
+{
+    float a;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+INLINE float float_from_f16(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000U) << 16, exponent = (half >> 10) & 31U, mantissa = half & 0x3FFU;
+    if (exponent == 31) return float_from_bits(sign | 0x7F800000U | mantissa << 13);
+    if (exponent) return float_from_bits(sign | (exponent + 112U) << 23 | mantissa << 13);
+    float small = (float)mantissa * 0x1p-24F;
+    return sign ? -small : small;
+}
+
+INLINE real real_from(const void *p, lsp_dtype type, int index)
+{
+    if (type == LSP_F16) return (real)float_from_f16(((const uint16_t *)p)[index]);
+    if (type == LSP_BF16) return (real)float_from_bits((uint32_t)((const uint16_t *)p)[index] << 16);
+    if (type == LSP_F32) return (real)((const float *)p)[index];
+    return (real)((const double *)p)[index];
+}
+
+/* LANES elements of a stored type, converted. */
+INLINE vec vec_from(const void *p, lsp_dtype type)
+{
+    real lanes[LANES];
+    UNROLL
+    for (int i = 0; i < LANES; i++) lanes[i] = real_from(p, type, i);
+    return vec_load(lanes);
+}
+
+INLINE real real_fma(real a, real b, real c)
+{
+    return a * b + c;
+}
+
+#endif

@@ -1,0 +1,8 @@
+/* Which BLAS is linked. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_LINALG_VERSION_H
+#define LSP_LINALG_VERSION_H
+
+/* Local. Name, version and build of the BLAS, as it describes itself. Static storage. */
+const char *lsp_linalg_version(void);
+
+#endif

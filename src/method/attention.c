@@ -1,0 +1,310 @@
+/* Plans: decide, check, allocate. SPDX-License-Identifier: BSD-3-Clause */
+#include "method/attention.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+enum { CHUNK_MOST = 1024, CHUNK_LEAST = 48, CHUNKS_PER_THREAD = 4 };
+
+const char *lsp_gather_mode_name(lsp_gather_mode mode)
+{
+    const char *const names[] = {"auto", "panels", "all", "node", "chain"};
+    return (int)mode >= 0 && mode <= LSP_GATHER_CHAIN ? names[mode] : "unknown";
+}
+
+const char *lsp_partition_kind_name(lsp_partition_kind kind)
+{
+    const char *const names[] = {"auto", "contiguous", "balanced", "cyclic"};
+    return (int)kind >= 0 && kind <= LSP_PARTITION_CYCLIC ? names[kind] : "unknown";
+}
+
+int64_t lsp_attention_chunk_rows(const lsp_problem *problem, int64_t rows, int threads)
+{
+    /* All matrices of one unit are worked on together; a chunk never spans two. */
+    int64_t together = rows * lsp_max(1, problem->desc.heads / problem->desc.kv_heads);
+    int64_t chunk = threads > 1 ? together / ((int64_t)threads * CHUNKS_PER_THREAD) : rows;
+    return lsp_round_up(lsp_max(CHUNK_LEAST, lsp_min(chunk, CHUNK_MOST)), CHUNK_LEAST);
+}
+
+/* ---- what every rank must agree on -------------------------------------------------------------- */
+
+static lsp_status check_same(lsp_context *ctx, const lsp_problem *problem)
+{
+    uint64_t hash = lsp_problem_hash(problem);
+    int64_t pair[2] = {(int64_t)(hash >> 1), -(int64_t)(hash >> 1)};
+    lsp_status status = lsp_context_max_i64(ctx, pair, 2);
+    if (status != LSP_OK) return status;
+    if (pair[0] != -pair[1])
+        return lsp_context_fail(ctx, LSP_ERR_USAGE,
+                                "the ranks were given different descriptions of the attention");
+    return LSP_OK;
+}
+
+static lsp_status choose_kernel(lsp_attention *plan)
+{
+    lsp_context *ctx = plan->ctx;
+    lsp_isa asked = plan->problem.desc.isa;
+    int64_t isa = asked == LSP_ISA_AUTO ? lsp_isa_best() : asked;
+    lsp_status status = lsp_context_min_i64(ctx, &isa, 1);
+    if (status != LSP_OK) return status;
+    plan->kernel = lsp_kernel_get((lsp_isa)isa, plan->problem.desc.compute);
+    if (!plan->kernel)
+        return lsp_context_fail(
+            ctx, LSP_ERR_USAGE,
+            "this machine cannot run the %s kernels; its best is %s: leave compute.isa at auto",
+            lsp_isa_name((lsp_isa)isa), lsp_isa_name(lsp_isa_best()));
+    plan->shape = plan->kernel->shape(plan->problem.desc.d_k, plan->problem.desc.d_v);
+    return LSP_OK;
+}
+
+static lsp_status check_memory(lsp_attention *plan)
+{
+    int64_t limit = plan->problem.desc.memory_limit;
+    const lsp_footprint *f = &plan->estimate.footprint;
+    lsp_context_layout at = plan->ctx->layout;
+    if (limit <= 0 || f->total <= limit / at.node_ranks) return LSP_OK;
+    const double mib = 1 << 20;
+    return lsp_context_fail(
+        plan->ctx, LSP_ERR_LIMIT,
+        "not enough memory: a rank needs %.1f MiB (Q %.1f, K and V %.1f, output %.1f, panels %.1f, "
+        "packed %.1f, work %.1f) and %d ranks share a node with %.1f MiB: use more nodes, or "
+        "fewer rows or heads at a time (input.rows, input.heads)",
+        (double)f->total / mib, (double)f->q / mib, (double)(f->k + f->v) / mib,
+        (double)(f->out + f->lse) / mib, (double)f->panels / mib, (double)f->packed / mib,
+        (double)f->work / mib, at.node_ranks, (double)limit / mib);
+}
+
+/* ---- runs and matrices -------------------------------------------------------------------------- */
+
+static bool list_queries(lsp_attention *plan)
+{
+    const lsp_partition *p = &plan->partition;
+    int64_t first = p->range_first[plan->group_rank], ranges = p->range_first[plan->group_rank + 1] - first;
+    plan->rows = p->rows[plan->group_rank];
+    int64_t count = lsp_partition_matrices(p, plan->group), units = plan->unit_end - plan->unit_begin, at = 0;
+    plan->matrices = lsp_memory_alloc(count, sizeof *plan->matrices);
+    plan->unit_matrix = lsp_memory_zalloc(units + 1, sizeof *plan->unit_matrix);
+    plan->query_runs = lsp_memory_alloc(count * ranges, sizeof *plan->query_runs);
+    if (!plan->matrices || !plan->unit_matrix || !plan->query_runs) return false;
+    for (int64_t u = 0; u < units; u++) {
+        int64_t kv_heads = plan->problem.desc.kv_heads, unit = plan->unit_begin + u, kv = unit % kv_heads;
+        plan->unit_matrix[u] = at;
+        for (int64_t i = plan->problem.query_first[kv]; i < plan->problem.query_first[kv + 1]; i++, at++) {
+            lsp_query_matrix m = {unit / kv_heads, plan->problem.query_heads[i], u, at * plan->rows};
+            plan->matrices[at] = m;
+            for (int64_t r = first; r < first + ranges; r++) {
+                lsp_range range = p->ranges[r];
+                if (range.end > range.begin)
+                    plan->query_runs[plan->query_run_count++] =
+                        (lsp_run){m.batch, m.head, range.begin, range.end - range.begin};
+            }
+        }
+    }
+    plan->unit_matrix[units] = at;
+    plan->matrix_count = at;
+    plan->query_rows = at * plan->rows;
+    return true;
+}
+
+static bool list_keys(lsp_attention *plan)
+{
+    const lsp_partition *p = &plan->partition;
+    const lsp_attention_desc *d = &plan->problem.desc;
+    plan->owned_first = lsp_memory_alloc((int64_t)p->group_ranks + 1, sizeof *plan->owned_first);
+    if (!plan->owned_first) return false;
+    for (int r = 0; r <= p->group_ranks; r++)
+        plan->owned_first[r] = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, plan->group, r));
+    int64_t row = plan->owned_first[plan->group_rank], end = plan->owned_first[plan->group_rank + 1];
+    plan->key_rows = end - row;
+    plan->key_runs = lsp_memory_alloc((end - row) / p->unit_keys + 2, sizeof *plan->key_runs);
+    if (!plan->key_runs) return false;
+    while (row < end) {
+        int64_t unit = plan->unit_begin + row / p->unit_keys, offset = row % p->unit_keys;
+        int64_t count = lsp_min(end - row, p->unit_keys - offset);
+        plan->key_runs[plan->key_run_count++] =
+            (lsp_run){unit / d->kv_heads, unit % d->kv_heads, d->key_begin + offset, count};
+        row += count;
+    }
+    return true;
+}
+
+int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t *range, int64_t *range_start)
+{
+    const lsp_range *ranges = plan->partition.ranges + plan->partition.range_first[plan->group_rank];
+    while (row >= *range_start + (ranges[*range].end - ranges[*range].begin)) {
+        *range_start += ranges[*range].end - ranges[*range].begin;
+        (*range)++;
+    }
+    return ranges[*range].begin + (row - *range_start);
+}
+
+/* ---- memory ------------------------------------------------------------------------------------ */
+
+static lsp_status allocate(lsp_attention *plan)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    const lsp_tile_shape *shape = &plan->shape;
+    size_t element = lsp_dtype_size(d->compute);
+    int threads = plan->ctx->layout.threads;
+    int64_t tiles = plan->partition.panel_tiles;
+    plan->chunk_rows = lsp_attention_chunk_rows(&plan->problem, plan->rows, threads);
+    plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->d_k, element);
+    plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, element);
+    plan->v_finite = lsp_memory_alloc(tiles, sizeof *plan->v_finite);
+    plan->max = lsp_memory_alloc(plan->query_rows, element);
+    plan->sum = lsp_memory_alloc(plan->query_rows, element);
+    plan->rooms = lsp_memory_zalloc(threads, sizeof *plan->rooms);
+    bool ok = plan->packed_k && plan->packed_v && plan->v_finite && plan->max && plan->sum && plan->rooms;
+    for (int t = 0; ok && t < threads; t++) {
+        lsp_thread_room *room = &plan->rooms[t];
+        room->q = lsp_memory_alloc(plan->chunk_rows * shape->d_k, element);
+        room->sight = lsp_memory_alloc(plan->chunk_rows, sizeof *room->sight);
+        room->scratch = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
+        ok = room->q && room->sight && room->scratch;
+    }
+    return ok ? LSP_OK
+              : lsp_context_fail(plan->ctx, LSP_ERR_LIMIT, "not enough memory for the plan's work space");
+}
+
+static bool panel_needed(const void *user, int64_t panel, int rank)
+{
+    const lsp_attention *plan = user;
+    return lsp_partition_sees(&plan->partition, plan->group, rank, plan->panel_tiles[panel],
+                              plan->panel_tiles[panel + 1]);
+}
+
+static lsp_status create_gather(lsp_attention *plan)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    lsp_context_layout at = plan->ctx->layout;
+    lsp_status status =
+        lsp_context_mpi(plan->ctx, MPI_Comm_split(plan->ctx->comm, plan->group, at.rank, &plan->group_comm),
+                        "splitting head groups");
+    status = lsp_context_agree(plan->ctx, status);
+    if (status != LSP_OK) return status;
+    lsp_gather_desc desc = {.mode = plan->partition.gather,
+                            .panels = plan->panels,
+                            .panel_count = plan->panel_count,
+                            .owned_first = plan->owned_first,
+                            .k_row_bytes = d->d_k * (int64_t)lsp_dtype_size(d->k_type),
+                            .v_row_bytes = d->d_v * (int64_t)lsp_dtype_size(d->v_type),
+                            .needed = panel_needed,
+                            .needed_user = plan};
+    return lsp_gather_create(plan->ctx, plan->group_comm, &desc, &plan->gather);
+}
+
+/* ---- life -------------------------------------------------------------------------------------- */
+
+static lsp_status decide(lsp_attention *plan)
+{
+    lsp_context *ctx = plan->ctx;
+    lsp_context_layout at = ctx->layout;
+    lsp_status status = lsp_context_agree(ctx, choose_kernel(plan));
+    if (status != LSP_OK) return status;
+    status = lsp_partition_make(&plan->problem, &plan->shape, at.ranks, &plan->partition, &ctx->error);
+    status = lsp_context_agree(ctx, status);
+    if (status != LSP_OK) return status;
+    int64_t node[2] = {at.threads, at.node_ranks};
+    status = lsp_context_max_i64(ctx, node, 2);
+    if (status == LSP_OK) {
+        lsp_estimate_fill(&plan->partition, plan->kernel, (int)node[1], (int)node[0], &plan->estimate);
+        status = check_memory(plan);
+    }
+    return lsp_context_agree(ctx, status);
+}
+
+static lsp_status settle(lsp_attention *plan)
+{
+    lsp_context *ctx = plan->ctx;
+    plan->group = ctx->layout.rank / plan->partition.group_ranks;
+    plan->group_rank = ctx->layout.rank % plan->partition.group_ranks;
+    lsp_partition_units(&plan->partition, plan->group, &plan->unit_begin, &plan->unit_end);
+    lsp_status status = LSP_OK;
+    if (!list_queries(plan) || !list_keys(plan))
+        status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for the lists of rows");
+    if (status == LSP_OK)
+        status = lsp_partition_panels(&plan->partition, plan->group, &plan->panels, &plan->panel_tiles,
+                                      &plan->panel_count, &ctx->error);
+    const lsp_partition *p = &plan->partition;
+    for (int64_t i = p->range_first[plan->group_rank]; i < p->range_first[plan->group_rank + 1]; i++)
+        for (int64_t m = 0; status == LSP_OK && m < plan->matrix_count; m++)
+            plan->pairs += lsp_mask_pairs(&plan->problem.mask, plan->matrices[m].batch, p->ranges[i].begin,
+                                          p->ranges[i].end);
+    if (status == LSP_OK) status = allocate(plan);
+    status = lsp_context_agree(ctx, status);
+    return status == LSP_OK ? create_gather(plan) : status;
+}
+
+lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
+{
+    *out = NULL;
+    lsp_attention *plan = lsp_memory_zalloc(1, sizeof *plan);
+    lsp_status status = LSP_OK;
+    if (plan) {
+        plan->ctx = ctx;
+        plan->group_comm = MPI_COMM_NULL;
+        status = lsp_problem_make(desc, &plan->problem, &ctx->error);
+    } else {
+        status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for a plan");
+    }
+    status = lsp_context_agree(ctx, status);
+    if (status == LSP_OK) status = lsp_context_agree(ctx, check_same(ctx, &plan->problem));
+    if (status == LSP_OK) status = decide(plan);
+    if (status == LSP_OK) status = settle(plan);
+    *out = plan;
+    if (status != LSP_OK) lsp_attention_destroy(out);
+    return status;
+}
+
+lsp_status lsp_attention_destroy(lsp_attention **out)
+{
+    lsp_attention *plan = out ? *out : NULL;
+    if (!plan) return LSP_OK;
+    lsp_gather_destroy(&plan->gather);
+    if (plan->group_comm != MPI_COMM_NULL) MPI_Comm_free(&plan->group_comm);
+    for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
+        lsp_memory_free(plan->rooms[t].q);
+        lsp_memory_free(plan->rooms[t].sight);
+        lsp_memory_free(plan->rooms[t].scratch);
+    }
+    void *const owned[] = {plan->rooms,       plan->max,      plan->sum,         plan->v_finite,
+                           plan->packed_k,    plan->packed_v, plan->owned_first, plan->panels,
+                           plan->panel_tiles, plan->key_runs, plan->query_runs,  plan->matrices,
+                           plan->unit_matrix};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
+    lsp_partition_free(&plan->partition);
+    lsp_problem_free(&plan->problem);
+    lsp_memory_free(plan);
+    *out = NULL;
+    return LSP_OK;
+}
+
+/* ---- questions --------------------------------------------------------------------------------- */
+
+lsp_status lsp_attention_runs(const lsp_attention *plan, lsp_operand operand, const lsp_run **runs,
+                              int64_t *run_count, int64_t *rows)
+{
+    bool keys = operand == LSP_KEYS;
+    *runs = keys ? plan->key_runs : plan->query_runs;
+    *run_count = keys ? plan->key_run_count : plan->query_run_count;
+    *rows = keys ? plan->key_rows : plan->query_rows;
+    return LSP_OK;
+}
+
+lsp_estimate lsp_attention_get_estimate(const lsp_attention *plan)
+{
+    return plan->estimate;
+}
+
+lsp_isa lsp_attention_get_isa(const lsp_attention *plan)
+{
+    return plan->kernel->isa;
+}
+
+void lsp_attention_set_progress(lsp_attention *plan, lsp_progress_fn progress, void *user)
+{
+    plan->progress = progress;
+    plan->progress_user = user;
+}

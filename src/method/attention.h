@@ -1,0 +1,66 @@
+/* Inside of a plan: for the methods. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_METHOD_ATTENTION_H
+#define LSP_METHOD_ATTENTION_H
+
+#include "comm/context.h"
+#include "method/partition.h"
+
+/* One query matrix of this rank: its rows of one head of one batch, from local row `first` on. */
+typedef struct lsp_query_matrix {
+    int64_t batch, head, unit, first;
+} lsp_query_matrix;
+
+/* What a thread works in. */
+typedef struct lsp_thread_room {
+    void *q;          /* [chunk_rows][d_k] packed queries */
+    lsp_sight *sight; /* [chunk_rows] */
+    void *scratch;    /* of the kernel */
+} lsp_thread_room;
+
+struct lsp_attention {
+    lsp_context *ctx;
+    lsp_problem problem;
+    lsp_partition partition;
+    lsp_estimate estimate;
+    const lsp_kernel *kernel;
+    lsp_tile_shape shape;
+    MPI_Comm group_comm;
+    int group, group_rank;
+    int64_t unit_begin, unit_end; /* of the group */
+    /* Queries of this rank: matrices in order, each with `rows` rows. */
+    lsp_query_matrix *matrices;
+    int64_t *unit_matrix; /* [units of the group + 1] first matrix of each unit */
+    int64_t matrix_count, rows;
+    lsp_run *query_runs, *key_runs;
+    int64_t query_run_count, key_run_count;
+    int64_t query_rows, key_rows; /* sums over runs */
+    /* Panels of the group. */
+    lsp_panel_spec *panels;
+    int64_t *panel_tiles; /* [panel_count + 1] first tile of each */
+    int64_t panel_count;
+    int64_t *owned_first; /* [group ranks + 1] */
+    lsp_gather *gather;
+    /* Work space. */
+    int64_t chunk_rows;
+    void *packed_k, *packed_v; /* [panel tiles] packed tiles */
+    bool *v_finite;            /* [panel tiles] */
+    void *max, *sum;           /* [query_rows] */
+    lsp_thread_room *rooms;    /* [threads] */
+    double pairs;              /* visible pairs of this rank */
+    lsp_progress_fn progress;
+    void *progress_user;
+};
+
+/* Local. Global row of local row `row` of any matrix; *range is where to start looking (0 at first) and
+ * is moved, so that a walk over ascending rows is cheap. */
+int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t *range,
+                                 int64_t *range_start);
+
+/* Local. Rows that a thread takes at a time. */
+int64_t lsp_attention_chunk_rows(const lsp_problem *problem, int64_t rows, int threads);
+
+/* Local. Footprint and traffic (method/estimate.c) for a given partition. */
+void lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,
+                       int threads, lsp_estimate *estimate);
+
+#endif

@@ -1,0 +1,240 @@
+/* Exact attention: every panel of keys meets this rank's rows, in the panels' global order.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "method/attention.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+#define LOG2_E 1.4426950408889634074
+
+/* One execution. */
+typedef struct pass {
+    lsp_attention *plan;
+    const char *q;
+    char *out;
+    void *lse;
+    double factor; /* of the queries: scale * log2 e */
+    double pairs_done;
+    int64_t empty_rows;
+} pass;
+
+/* The panel that is being computed: tiles [tile_begin, tile_end) of the group, matrices that use them. */
+typedef struct panel_work {
+    lsp_panel panel;
+    int64_t tile_begin, tile_end;
+    int64_t matrix_begin, chunks; /* tasks: chunks of each matrix */
+    int64_t task_count;
+} panel_work;
+
+static size_t element_size(const lsp_attention *plan)
+{
+    return lsp_dtype_size(plan->problem.desc.compute);
+}
+
+/* ---- state ------------------------------------------------------------------------------------- */
+
+static void fill_minus_infinity(lsp_dtype type, void *values, int64_t begin, int64_t end)
+{
+    if (type == LSP_F64)
+        for (int64_t i = begin; i < end; i++) ((double *)values)[i] = -INFINITY;
+    else
+        for (int64_t i = begin; i < end; i++) ((float *)values)[i] = -INFINITY;
+}
+
+static void reset_state(const pass *p)
+{
+    lsp_attention *plan = p->plan;
+    const lsp_attention_desc *d = &plan->problem.desc;
+    size_t element = element_size(plan);
+    int64_t chunks = lsp_ceil_div(plan->query_rows, plan->chunk_rows);
+#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
+    for (int64_t c = 0; c < chunks; c++) {
+        int64_t begin = c * plan->chunk_rows, end = lsp_min(begin + plan->chunk_rows, plan->query_rows);
+        memset(p->out + (size_t)(begin * d->d_v) * element, 0, (size_t)((end - begin) * d->d_v) * element);
+        memset((char *)plan->sum + (size_t)begin * element, 0, (size_t)(end - begin) * element);
+        fill_minus_infinity(d->compute, plan->max, begin, end);
+    }
+}
+
+static int64_t finish_rows(const pass *p)
+{
+    lsp_attention *plan = p->plan;
+    const lsp_attention_desc *d = &plan->problem.desc;
+    size_t element = element_size(plan);
+    int64_t chunks = lsp_ceil_div(plan->query_rows, plan->chunk_rows), empty = 0;
+#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads) reduction(+ : empty)
+    for (int64_t c = 0; c < chunks; c++) {
+        int64_t begin = c * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->query_rows - begin);
+        size_t at = (size_t)begin * element;
+        uint64_t mode = lsp_fpmode_enter();
+        empty += plan->kernel->finish(d->d_v, rows, p->out + at * (size_t)d->d_v, (char *)plan->max + at,
+                                      (char *)plan->sum + at, p->lse ? (char *)p->lse + at : NULL);
+        lsp_fpmode_leave(mode);
+    }
+    return empty;
+}
+
+/* ---- one panel --------------------------------------------------------------------------------- */
+
+static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel)
+{
+    panel_work w = {.panel = panel,
+                    .tile_begin = plan->panel_tiles[panel.index],
+                    .tile_end = plan->panel_tiles[panel.index + 1]};
+    int64_t unit_begin = lsp_partition_tile(&plan->partition, w.tile_begin).unit;
+    int64_t unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
+    w.matrix_begin = plan->unit_matrix[unit_begin];
+    w.chunks = lsp_ceil_div(plan->rows, plan->chunk_rows);
+    w.task_count = (plan->unit_matrix[unit_end] - w.matrix_begin) * w.chunks;
+    return w;
+}
+
+static void *packed_tile_k(const lsp_attention *plan, int64_t index)
+{
+    return (char *)plan->packed_k +
+           (size_t)(index * plan->shape.tile_keys * plan->shape.d_k) * element_size(plan);
+}
+
+static void *packed_tile_v(const lsp_attention *plan, int64_t index)
+{
+    return (char *)plan->packed_v +
+           (size_t)(index * plan->shape.tile_keys * plan->shape.v_stride) * element_size(plan);
+}
+
+static void pack_tile(lsp_attention *plan, const panel_work *w, int64_t tile)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    lsp_tile_place place = lsp_partition_tile(&plan->partition, tile);
+    int64_t row = lsp_partition_tile_row(&plan->partition, tile) - plan->panels[w->panel.index].first;
+    int64_t index = tile - w->tile_begin, offset = place.begin - place.first, count = place.end - place.begin;
+    const char *k = (const char *)w->panel.k + (size_t)(row * d->d_k) * lsp_dtype_size(d->k_type);
+    const char *v = (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type);
+    plan->kernel->pack_k(&plan->shape, k, d->k_type, offset, count, packed_tile_k(plan, index));
+    plan->v_finite[index] =
+        plan->kernel->pack_v(&plan->shape, v, d->v_type, offset, count, packed_tile_v(plan, index));
+}
+
+/* Fills the sights of local rows [begin, begin + rows); returns their pairs among keys [low, high). */
+static double look(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
+                   int64_t high, lsp_sight *sight)
+{
+    int64_t range = 0, start = 0, pairs = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t row = lsp_attention_global_row(plan, begin + r, &range, &start);
+        sight[r] = lsp_mask_sight(&plan->problem.mask, batch, row);
+        pairs += lsp_max(0, lsp_min(sight[r].end, high) - lsp_max(sight[r].begin, low));
+    }
+    return (double)pairs;
+}
+
+/* Whether any of local rows [begin, begin + rows) may see keys [low, high): sights never go back. */
+static bool may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
+                    int64_t high)
+{
+    int64_t range = 0, start = 0;
+    int64_t first = lsp_attention_global_row(plan, begin, &range, &start);
+    int64_t last = lsp_attention_global_row(plan, begin + rows - 1, &range, &start);
+    return lsp_mask_sight(&plan->problem.mask, batch, first).begin < high &&
+           lsp_mask_sight(&plan->problem.mask, batch, last).end > low;
+}
+
+static lsp_score_rule rule_of(const lsp_attention_desc *d, int64_t head)
+{
+    return (lsp_score_rule){d->softcap * LOG2_E, d->alibi_slopes ? d->alibi_slopes[head] * LOG2_E : 0};
+}
+
+/* One chunk of rows of one matrix against the panel's tiles of its unit; returns the pairs computed. */
+static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thread_room *room,
+                       bool main_thread)
+{
+    lsp_attention *plan = p->plan;
+    const lsp_attention_desc *d = &plan->problem.desc;
+    const lsp_query_matrix *matrix = &plan->matrices[w->matrix_begin + task / w->chunks];
+    int64_t begin = task % w->chunks * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
+    int64_t unit_tile = matrix->unit * plan->partition.unit_tiles;
+    int64_t tile_begin = lsp_max(w->tile_begin, unit_tile);
+    int64_t tile_end = lsp_min(w->tile_end, unit_tile + plan->partition.unit_tiles);
+    int64_t low = lsp_partition_tile(&plan->partition, tile_begin).begin;
+    int64_t high = lsp_partition_tile(&plan->partition, tile_end - 1).end;
+    if (!may_see(plan, matrix->batch, begin, rows, low, high)) return 0;
+    double pairs = look(plan, matrix->batch, begin, rows, low, high, room->sight);
+    size_t element = element_size(plan);
+    int64_t row = matrix->first + begin;
+    plan->kernel->pack_queries(d->d_k, p->q + (size_t)(row * d->d_k) * lsp_dtype_size(d->q_type), d->q_type,
+                               rows, p->factor, room->q);
+    lsp_query_rows state = {.rows = rows,
+                            .q = room->q,
+                            .sight = room->sight,
+                            .out = p->out + (size_t)(row * d->d_v) * element,
+                            .max = (char *)plan->max + (size_t)row * element,
+                            .sum = (char *)plan->sum + (size_t)row * element};
+    lsp_score_rule rule = rule_of(d, matrix->head);
+    for (int64_t t = tile_begin; t < tile_end; t++) {
+        int64_t index = t - w->tile_begin;
+        lsp_key_tile tile = {packed_tile_k(plan, index), packed_tile_v(plan, index),
+                             lsp_partition_tile(&plan->partition, t).first, plan->v_finite[index]};
+        plan->kernel->attend(&plan->shape, &rule, &tile, &state, room->scratch);
+        if (main_thread) lsp_gather_progress(plan->gather);
+    }
+    return pairs;
+}
+
+static void compute_panel(pass *p, lsp_panel panel)
+{
+    lsp_attention *plan = p->plan;
+    panel_work w = describe_panel(plan, panel);
+    double done = 0;
+#pragma omp parallel num_threads(plan->ctx->layout.threads)
+    {
+        uint64_t mode = lsp_fpmode_enter();
+        int thread = omp_get_thread_num();
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t t = w.tile_begin; t < w.tile_end; t++) pack_tile(plan, &w, t);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < w.task_count; task++) {
+            double pairs = run_task(p, &w, task, &plan->rooms[thread], thread == 0);
+#pragma omp atomic
+            done += pairs;
+            if (thread == 0 && plan->progress && plan->pairs > 0) {
+                double now;
+#pragma omp atomic read
+                now = done;
+                plan->progress(plan->progress_user, (p->pairs_done + now) / plan->pairs);
+            }
+        }
+        lsp_fpmode_leave(mode);
+    }
+    p->pairs_done += done;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------- */
+
+lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void *k, const void *v, void *out,
+                                 void *lse, lsp_attention_stats *stats)
+{
+    double begin = lsp_clock();
+    pass p = {.plan = plan, .q = q, .out = out, .lse = lse, .factor = plan->problem.desc.scale * LOG2_E};
+    lsp_panel panel;
+    lsp_status status = lsp_gather_start(plan->gather, k, v);
+    reset_state(&p);
+    while (status == LSP_OK && lsp_gather_next(plan->gather, &panel, &status)) {
+        compute_panel(&p, panel);
+        lsp_gather_release(plan->gather);
+    }
+    if (status == LSP_OK) p.empty_rows = finish_rows(&p);
+    if (status == LSP_OK) status = lsp_gather_finish(plan->gather);
+    if (stats) {
+        double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);
+        *stats = (lsp_attention_stats){.seconds_total = total,
+                                       .seconds_compute = total - waited,
+                                       .seconds_gather_exposed = waited,
+                                       .bytes_received = lsp_gather_bytes_received(plan->gather),
+                                       .pairs = p.pairs_done,
+                                       .empty_rows = p.empty_rows};
+    }
+    return lsp_context_agree(plan->ctx, status);
+}

@@ -1,0 +1,278 @@
+/* Head groups, query rows, key tiles and panels. SPDX-License-Identifier: BSD-3-Clause */
+#include "method/partition.h"
+
+#include "base/checked.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+enum {
+    ROWS_WORTH_A_RANK = 512, /* with fewer rows a rank, splitting heads pays before splitting rows */
+    ROW_QUANTUM = 48,        /* rows of a dealt block at least, when there are enough */
+    CYCLIC_TURNS = 16,       /* times, at most, that a rank is dealt two blocks of rows */
+    OWN_PANELS = 4,          /* panels a rank sends at least, so that gathering overlaps computing */
+    PANEL_BYTES = 4 << 20,   /* at most, packed: two in flight and one packed stay near the caches */
+    ALL_BYTES = 8 << 20,     /* K and V of a group up to here are gathered at once */
+    ROW_OVERHEAD = 128       /* what a row costs besides its pairs, in pairs, when work is balanced */
+};
+
+/* ---- head groups ------------------------------------------------------------------------------- */
+
+static lsp_status choose_groups(lsp_partition *d, lsp_error *error)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int asked = desc->head_groups;
+    if (asked > 0 && d->ranks % asked != 0)
+        return lsp_error_set(error, LSP_ERR_USAGE, "head_groups = %d does not divide the %d ranks", asked,
+                             d->ranks);
+    d->groups = asked > 0 ? asked : 1;
+    int64_t rows = desc->row_end - desc->row_begin;
+    for (int g = 1; asked == 0 && g <= d->ranks; g++) {
+        if (d->ranks % g != 0 || d->problem->units % g != 0) continue;
+        d->groups = g;
+        if (rows / (d->ranks / g) >= ROWS_WORTH_A_RANK) break;
+    }
+    d->group_ranks = d->ranks / d->groups;
+    return LSP_OK;
+}
+
+void lsp_partition_units(const lsp_partition *d, int group, int64_t *begin, int64_t *end)
+{
+    *begin = d->problem->units * group / d->groups;
+    *end = d->problem->units * (group + 1) / d->groups;
+}
+
+int64_t lsp_partition_matrices(const lsp_partition *d, int group)
+{
+    const lsp_problem *p = d->problem;
+    int64_t begin, end, matrices = 0;
+    lsp_partition_units(d, group, &begin, &end);
+    for (int64_t u = begin; u < end; u++) {
+        int64_t kv = u % p->desc.kv_heads;
+        matrices += p->query_first[kv + 1] - p->query_first[kv];
+    }
+    return matrices;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------- */
+
+static lsp_partition_kind settle_partition(const lsp_problem *p, int group_ranks)
+{
+    if (p->desc.partition != LSP_PARTITION_AUTO) return p->desc.partition;
+    if (group_ranks == 1) return LSP_PARTITION_CONTIGUOUS;
+    if (p->documents || p->desc.mask == LSP_MASK_WINDOW) return LSP_PARTITION_BALANCED;
+    return p->desc.mask == LSP_MASK_CAUSAL ? LSP_PARTITION_CYCLIC : LSP_PARTITION_CONTIGUOUS;
+}
+
+static double row_work(const lsp_problem *p, int64_t begin, int64_t end)
+{
+    return lsp_problem_pairs(p, begin, end) + (double)ROW_OVERHEAD * (double)(end - begin);
+}
+
+/* The row in [begin, end] where the work since begin comes closest to `work` from below. */
+static int64_t cut_by_work(const lsp_problem *p, int64_t begin, int64_t end, double work)
+{
+    /* Steps that double find an upper end first: the cost is that of the rows taken, not of all that are left. */
+    int64_t low = begin, high = begin, step = 1;
+    while (high < end && row_work(p, begin, high) <= work) {
+        low = high;
+        high = lsp_min(end, high + step);
+        step *= 2;
+    }
+    if (high == end && row_work(p, begin, end) <= work) return end;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (row_work(p, begin, middle) <= work)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void cut_contiguous(lsp_partition *d, bool by_work)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t rows = desc->row_end - desc->row_begin, at = desc->row_begin;
+    double left = by_work ? row_work(d->problem, desc->row_begin, desc->row_end) : 0;
+    for (int r = 0; r < d->group_ranks; r++) {
+        int64_t end = desc->row_begin + rows / d->group_ranks * (r + 1) +
+                      rows % d->group_ranks * (r + 1) / d->group_ranks;
+        if (by_work && r + 1 < d->group_ranks) {
+            end = cut_by_work(d->problem, at, desc->row_end, left / (d->group_ranks - r));
+            left -= row_work(d->problem, at, end);
+        }
+        d->ranges[r] = (lsp_range){at, end};
+        d->range_first[r + 1] = r + 1;
+        d->rows[r] = end - at;
+        at = end;
+    }
+}
+
+/* Deals blocks of rows 0, 1, ..., r - 1, r - 1, ..., 1, 0, 0, 1, ...: equal work when it grows with the row,
+ * blocks are equal and all turns are whole. */
+static void cut_cyclic(lsp_partition *d)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t rows = desc->row_end - desc->row_begin, period = 2 * (int64_t)d->group_ranks, filled = 0;
+    int64_t turns = lsp_max(1, lsp_min(CYCLIC_TURNS, rows / (period * ROW_QUANTUM)));
+    int64_t blocks = lsp_min(rows, period * turns);
+    for (int r = 0; r < d->group_ranks; r++) {
+        d->range_first[r] = filled;
+        d->rows[r] = 0;
+        for (int64_t b = r; b < blocks; b += b % period == r ? period - 1 - 2 * r : 2 * r + 1) {
+            int64_t begin = desc->row_begin + rows * b / blocks;
+            int64_t end = desc->row_begin + rows * (b + 1) / blocks;
+            bool joins = filled > d->range_first[r] && d->ranges[filled - 1].end == begin;
+            if (joins)
+                d->ranges[filled - 1].end = end;
+            else
+                d->ranges[filled++] = (lsp_range){begin, end};
+            d->rows[r] += end - begin;
+        }
+    }
+    d->range_first[d->group_ranks] = filled;
+}
+
+static lsp_status cut_rows(lsp_partition *d, lsp_error *error)
+{
+    d->kind = settle_partition(d->problem, d->group_ranks);
+    int64_t most = d->group_ranks * (int64_t)(2 * CYCLIC_TURNS + 2);
+    d->ranges = lsp_memory_zalloc(most, sizeof *d->ranges);
+    d->range_first = lsp_memory_zalloc((int64_t)d->group_ranks + 1, sizeof *d->range_first);
+    d->rows = lsp_memory_zalloc(d->group_ranks, sizeof *d->rows);
+    if (!d->ranges || !d->range_first || !d->rows)
+        return lsp_error_set(error, LSP_ERR_LIMIT, "not enough memory for the partition of rows");
+    if (d->kind == LSP_PARTITION_CYCLIC)
+        cut_cyclic(d);
+    else
+        cut_contiguous(d, d->kind == LSP_PARTITION_BALANCED);
+    return LSP_OK;
+}
+
+/* ---- keys -------------------------------------------------------------------------------------- */
+
+static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    d->tile_keys = shape->tile_keys;
+    d->first_tile = desc->key_begin / d->tile_keys;
+    d->unit_tiles = lsp_ceil_div(desc->key_end, d->tile_keys) - d->first_tile;
+    d->unit_keys = desc->key_end - desc->key_begin;
+    int64_t tile_bytes =
+        shape->tile_keys * (shape->d_k + shape->v_stride) * (int64_t)lsp_dtype_size(desc->compute);
+    int64_t tiles = lsp_max(1, PANEL_BYTES / tile_bytes);
+    int64_t group_tiles = lsp_ceil_div(d->problem->units, d->groups) * d->unit_tiles;
+    if (d->group_ranks > 1)
+        tiles = lsp_min(tiles, lsp_max(1, group_tiles / ((int64_t)d->group_ranks * OWN_PANELS)));
+    if (desc->panel_rows > 0) tiles = lsp_ceil_div(desc->panel_rows, d->tile_keys);
+    d->panel_tiles = lsp_min(tiles, lsp_max(1, group_tiles));
+    d->gather = desc->gather;
+    int64_t row_bytes =
+        desc->d_k * (int64_t)lsp_dtype_size(desc->k_type) + desc->d_v * (int64_t)lsp_dtype_size(desc->v_type);
+    if (d->gather == LSP_GATHER_AUTO)
+        d->gather = group_tiles * d->tile_keys <= ALL_BYTES / row_bytes &&
+                            d->problem->desc.mask != LSP_MASK_WINDOW && !d->problem->documents
+                        ? LSP_GATHER_ALL
+                        : LSP_GATHER_PANELS;
+}
+
+lsp_tile_place lsp_partition_tile(const lsp_partition *d, int64_t index)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t first = (d->first_tile + index % d->unit_tiles) * d->tile_keys;
+    return (lsp_tile_place){index / d->unit_tiles, first, lsp_max(first, desc->key_begin),
+                            lsp_min(first + d->tile_keys, desc->key_end)};
+}
+
+int64_t lsp_partition_tile_row(const lsp_partition *d, int64_t index)
+{
+    lsp_tile_place place = lsp_partition_tile(d, index);
+    return place.unit * d->unit_keys + place.begin - d->problem->desc.key_begin;
+}
+
+static int64_t group_tiles_of(const lsp_partition *d, int group)
+{
+    int64_t begin, end;
+    lsp_partition_units(d, group, &begin, &end);
+    return (end - begin) * d->unit_tiles;
+}
+
+int64_t lsp_partition_owned_tile(const lsp_partition *d, int group, int r)
+{
+    int64_t tiles = group_tiles_of(d, group);
+    return tiles / d->group_ranks * r + tiles % d->group_ranks * r / d->group_ranks;
+}
+
+lsp_status lsp_partition_panels(const lsp_partition *d, int group, lsp_panel_spec **panels,
+                                int64_t **first_tiles, int64_t *count, lsp_error *error)
+{
+    int64_t most = group_tiles_of(d, group) / d->panel_tiles + d->group_ranks;
+    *panels = lsp_memory_alloc(most, sizeof **panels);
+    *first_tiles = lsp_memory_alloc(most + 1, sizeof **first_tiles);
+    *count = 0;
+    if (!*panels || !*first_tiles)
+        return lsp_error_set(error, LSP_ERR_LIMIT, "not enough memory for a list of %lld panels",
+                             (long long)most);
+    for (int r = 0; r < d->group_ranks; r++) {
+        int64_t end = lsp_partition_owned_tile(d, group, r + 1);
+        for (int64_t t = lsp_partition_owned_tile(d, group, r); t < end; t += d->panel_tiles) {
+            int64_t row = lsp_partition_tile_row(d, t);
+            int64_t next = lsp_partition_tile_row(d, lsp_min(t + d->panel_tiles, end));
+            (*first_tiles)[*count] = t;
+            (*panels)[(*count)++] = (lsp_panel_spec){row, next - row, r};
+        }
+    }
+    (*first_tiles)[*count] = group_tiles_of(d, group);
+    return LSP_OK;
+}
+
+static bool range_sees(const lsp_mask *mask, int64_t batch, lsp_range range, int64_t begin, int64_t end)
+{
+    if (range.begin >= range.end) return false;
+    return lsp_mask_sight(mask, batch, range.begin).begin < end &&
+           lsp_mask_sight(mask, batch, range.end - 1).end > begin;
+}
+
+bool lsp_partition_sees(const lsp_partition *d, int group, int r, int64_t tile_begin, int64_t tile_end)
+{
+    const lsp_problem *p = d->problem;
+    if (d->rows[r] == 0) return false;
+    if (p->desc.mask == LSP_MASK_NONE && !p->documents && !p->key_lengths) return true;
+    int64_t unit_begin, unit_end;
+    lsp_partition_units(d, group, &unit_begin, &unit_end);
+    for (int64_t t = tile_begin; t < tile_end;) {
+        lsp_tile_place place = lsp_partition_tile(d, t);
+        int64_t same_unit = lsp_min(tile_end, (place.unit + 1) * d->unit_tiles);
+        int64_t last = lsp_partition_tile(d, same_unit - 1).end,
+                batch = (unit_begin + place.unit) / p->desc.kv_heads;
+        /* The last rows of a causal mask see most: a yes is found soon. */
+        for (int64_t i = d->range_first[r + 1] - 1; i >= d->range_first[r]; i--)
+            if (range_sees(&p->mask, batch, d->ranges[i], place.begin, last)) return true;
+        t = same_unit;
+    }
+    return false;
+}
+
+/* ---- life -------------------------------------------------------------------------------------- */
+
+lsp_status lsp_partition_make(const lsp_problem *problem, const lsp_tile_shape *shape, int ranks,
+                              lsp_partition *d, lsp_error *error)
+{
+    memset(d, 0, sizeof *d);
+    d->problem = problem;
+    d->ranks = ranks;
+    lsp_status status = choose_groups(d, error);
+    if (status == LSP_OK) status = cut_rows(d, error);
+    if (status == LSP_OK) cut_keys(d, shape);
+    if (status != LSP_OK) lsp_partition_free(d);
+    return status;
+}
+
+void lsp_partition_free(lsp_partition *d)
+{
+    lsp_memory_free(d->ranges);
+    lsp_memory_free(d->range_first);
+    lsp_memory_free(d->rows);
+    memset(d, 0, sizeof *d);
+}

@@ -1,0 +1,67 @@
+/* Who computes what: head groups, query rows, key tiles and panels. Pure arithmetic, the same answer
+ * on every rank, for any number of ranks.
+ *
+ * Ranks form `groups` groups of `group_ranks`; a group has the K/V matrices (units) [u0, u1). Inside a
+ * group each rank has the same rows of every query head, and a contiguous share of the group's key
+ * tiles: the tiles of all its units, one unit after the other.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_METHOD_PARTITION_H
+#define LSP_METHOD_PARTITION_H
+
+#include "comm/gather.h"
+#include "kernel/kernel.h"
+#include "method/problem.h"
+
+typedef struct lsp_range {
+    int64_t begin, end;
+} lsp_range;
+
+/* One key tile of a unit: keys [begin, end) are present, the tile starts at `first` (absolute). */
+typedef struct lsp_tile_place {
+    int64_t unit, first, begin, end;
+} lsp_tile_place;
+
+typedef struct lsp_partition {
+    const lsp_problem *problem; /* borrowed */
+    int ranks, groups, group_ranks;
+    lsp_gather_mode gather;  /* settled */
+    lsp_partition_kind kind; /* settled */
+    /* Rows of group rank r: ranges[range_first[r] .. range_first[r + 1]), ascending, and their number. */
+    lsp_range *ranges;
+    int64_t *range_first, *rows;
+    /* Keys. */
+    int64_t tile_keys;
+    int64_t first_tile, unit_tiles; /* tiles of every unit: first_tile .. first_tile + unit_tiles */
+    int64_t unit_keys;              /* key_end - key_begin */
+    int64_t panel_tiles;
+} lsp_partition;
+
+/* Local. shape: of the kernel that will be used. */
+lsp_status lsp_partition_make(const lsp_problem *problem, const lsp_tile_shape *shape, int ranks,
+                              lsp_partition *partition, lsp_error *error);
+void lsp_partition_free(lsp_partition *partition);
+
+/* Local. Units [*begin, *end) of a group. */
+void lsp_partition_units(const lsp_partition *d, int group, int64_t *begin, int64_t *end);
+
+/* Local. Query heads of a group, summed over its units (matrices of Q). */
+int64_t lsp_partition_matrices(const lsp_partition *d, int group);
+
+/* Local. Place of tile `index` of a group's sequence of tiles; units count from the group's first. */
+lsp_tile_place lsp_partition_tile(const lsp_partition *d, int64_t index);
+
+/* Local. Flattened key row (of the group) at which tile `index` starts. */
+int64_t lsp_partition_tile_row(const lsp_partition *d, int64_t index);
+
+/* Local. First tile that group rank r of a group owns (r = group_ranks: the number of tiles). */
+int64_t lsp_partition_owned_tile(const lsp_partition *d, int group, int r);
+
+/* Local. Panels of a group in order, and the first tile of each ([*count + 1]); both freed by the caller. */
+lsp_status lsp_partition_panels(const lsp_partition *d, int group, lsp_panel_spec **panels,
+                                int64_t **first_tiles, int64_t *count, lsp_error *error);
+
+/* Local. Whether group rank r has a row that may see a key of tiles [begin, end) of its group (a hull
+ * per range of rows: may say yes for none in a gap, never no for one that is seen). */
+bool lsp_partition_sees(const lsp_partition *d, int group, int r, int64_t tile_begin, int64_t tile_end);
+
+#endif

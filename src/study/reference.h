@@ -1,0 +1,59 @@
+/* Attention of single rows, written for clarity alone: the oracle of lsp_verify_attention. It shares no
+ * code with the kernels, nor the mask rules. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_STUDY_REFERENCE_H
+#define LSP_STUDY_REFERENCE_H
+
+#include <longspan/attention.h>
+#include <stdint.h>
+
+/* The keys that this rank holds. desc has its ends and its scale filled in (no zeros for defaults). */
+typedef struct lsp_reference_keys {
+    const lsp_attention_desc *desc;
+    const lsp_run *runs;
+    int64_t run_count;
+    const void *k, *v; /* the runs one after the other, in desc's types */
+} lsp_reference_keys;
+
+/* A query row, and what it sees, by absolute key index. */
+typedef struct lsp_reference_row {
+    int64_t batch, head, row;
+    int64_t kv_head;
+    int64_t first, stop; /* keys of its document, within the key length and the selection */
+    int64_t position;    /* of the row among the keys */
+    const double *q;     /* [d_k] */
+} lsp_reference_row;
+
+/* What the first pass over the keys finds. */
+typedef struct lsp_reference_peak {
+    double score;     /* largest visible score, -inf when none */
+    double magnitude; /* largest finite |score| */
+    bool broken;      /* some visible score is NaN or +Inf, so that the whole row is NaN */
+    int64_t keys;     /* visible keys met */
+} lsp_reference_peak;
+
+/* Sums of the second pass over w = exp(score - top), followed by the weighted V row [d_v]. */
+enum {
+    LSP_SUM_WEIGHT = 0, /* w */
+    LSP_SUM_SPREAD = 1, /* w^2 ||v||^2 */
+    LSP_SUM_SIZE = 2,   /* w times the size of what the score was added up from */
+    LSP_SUM_VALUES = 3
+};
+
+/* Local. Fills kv_head, first, stop and position from batch, head and row. */
+void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row);
+
+/* Local. Whether the row sees key `key`. */
+bool lsp_reference_sees(const lsp_attention_desc *desc, const lsp_reference_row *row, int64_t key);
+
+/* Local. Doubles of scratch that each thread needs. */
+int64_t lsp_reference_scratch(const lsp_attention_desc *desc);
+
+/* Local. First pass: over the row's visible keys among those held. */
+lsp_reference_peak lsp_reference_scan(const lsp_reference_keys *keys, const lsp_reference_row *row,
+                                      double *scratch);
+
+/* Local. Second pass: adds to sums[LSP_SUM_VALUES + d_v]; top is the largest score over all ranks. */
+void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *row, double top, double *sums,
+                       double *scratch);
+
+#endif

@@ -1,0 +1,171 @@
+/* A small attention problem for kernel tests: operands, a run through a kernel, and a plain oracle in double.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_TEST_KERNEL_CASE_H
+#define LSP_TEST_KERNEL_CASE_H
+
+#include "base/checked.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "kernel/kernel.h"
+
+#include <math.h>
+#include <string.h>
+
+#define LOG2_E 1.4426950408889634074
+
+/* Natural units; operands hold numbers that f32 can hold, so that both computing types see the same. */
+typedef struct kernel_case {
+    int64_t n, m, d_k, d_v;
+    int64_t key_begin, key_end; /* keys present */
+    double scale, softcap, slope;
+    float *q, *k, *v;
+    lsp_sight *sight;
+} kernel_case;
+
+/* State after all tiles, and the result. Arrays hold numbers of the computing type. */
+typedef struct kernel_result {
+    size_t size; /* of a number */
+    int64_t empty;
+    char *state, *out, *lse, *max, *sum; /* state: out before finish */
+} kernel_result;
+
+static inline kernel_case case_make(int64_t n, int64_t m, int64_t d_k, int64_t d_v, uint64_t seed)
+{
+    kernel_case c = {n, m, d_k, d_v, 0, m, 1 / sqrt((double)d_k), 0, 0, NULL, NULL, NULL, NULL};
+    c.q = lsp_memory_alloc(n * d_k, sizeof *c.q);
+    c.k = lsp_memory_alloc(m * d_k, sizeof *c.k);
+    c.v = lsp_memory_alloc(m * d_v, sizeof *c.v);
+    c.sight = lsp_memory_alloc(n, sizeof *c.sight);
+    for (int64_t i = 0; i < n * d_k; i++) c.q[i] = (float)lsp_random_normal(seed, 1, (uint64_t)i);
+    for (int64_t i = 0; i < m * d_k; i++) c.k[i] = (float)lsp_random_normal(seed, 2, (uint64_t)i);
+    for (int64_t i = 0; i < m * d_v; i++) c.v[i] = (float)lsp_random_normal(seed, 3, (uint64_t)i);
+    for (int64_t i = 0; i < n; i++) c.sight[i] = (lsp_sight){0, m, i + m - n};
+    return c;
+}
+
+/* Random sights within the keys present; every fifth row sees nothing. */
+static inline void case_random_sights(kernel_case *c, uint64_t seed)
+{
+    for (int64_t i = 0; i < c->n; i++) {
+        double a = lsp_random_uniform(seed, 4, (uint64_t)(2 * i)),
+               b = lsp_random_uniform(seed, 4, (uint64_t)(2 * i + 1));
+        int64_t keys = c->key_end - c->key_begin;
+        int64_t x = c->key_begin + (int64_t)(a * (double)(keys + 1));
+        int64_t y = c->key_begin + (int64_t)(b * (double)(keys + 1));
+        c->sight[i].begin = lsp_min(x, y);
+        c->sight[i].end = i % 5 == 4 ? lsp_min(x, y) : lsp_max(x, y);
+    }
+}
+
+static inline void case_free(kernel_case *c)
+{
+    lsp_memory_free(c->q);
+    lsp_memory_free(c->k);
+    lsp_memory_free(c->v);
+    lsp_memory_free(c->sight);
+}
+
+static inline kernel_result result_make(const lsp_kernel *kernel, const kernel_case *c)
+{
+    kernel_result r = {lsp_dtype_size(kernel->compute), 0, NULL, NULL, NULL, NULL, NULL};
+    r.state = lsp_memory_zalloc(c->n * c->d_v, r.size);
+    r.out = lsp_memory_zalloc(c->n * c->d_v, r.size);
+    r.lse = lsp_memory_zalloc(c->n, r.size);
+    r.max = lsp_memory_zalloc(c->n, r.size);
+    r.sum = lsp_memory_zalloc(c->n, r.size);
+    return r;
+}
+
+static inline void result_free(kernel_result *r)
+{
+    lsp_memory_free(r->state);
+    lsp_memory_free(r->out);
+    lsp_memory_free(r->lse);
+    lsp_memory_free(r->max);
+    lsp_memory_free(r->sum);
+}
+
+static inline double number_at(const kernel_result *r, const char *array, int64_t index)
+{
+    if (r->size == sizeof(double)) return ((const double *)(const void *)array)[index];
+    return (double)((const float *)(const void *)array)[index];
+}
+
+static inline void number_set(const kernel_result *r, char *array, int64_t index, double value)
+{
+    if (r->size == sizeof(double))
+        ((double *)(void *)array)[index] = value;
+    else
+        ((float *)(void *)array)[index] = (float)value;
+}
+
+/* Runs the whole case, `rows_a_call` rows in a call. */
+static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case *c, int64_t rows_a_call)
+{
+    kernel_result r = result_make(kernel, c);
+    lsp_tile_shape shape = kernel->shape(c->d_k, c->d_v);
+    char *q = lsp_memory_alloc(c->n * c->d_k, r.size);
+    char *k = lsp_memory_alloc(shape.tile_keys * c->d_k, r.size);
+    char *v = lsp_memory_alloc(shape.tile_keys * shape.v_stride, r.size);
+    void *scratch = lsp_memory_alloc(1, kernel->scratch_bytes(&shape));
+    memset(k, 0xFF, (size_t)(shape.tile_keys * c->d_k) * r.size);
+    memset(v, 0xFF, (size_t)(shape.tile_keys * shape.v_stride) * r.size);
+    memset(scratch, 0xFF, kernel->scratch_bytes(&shape));
+    lsp_score_rule rule = {c->softcap * LOG2_E, c->slope * LOG2_E};
+    uint64_t mode = lsp_fpmode_enter();
+    for (int64_t i = 0; i < c->n; i++) number_set(&r, r.max, i, -INFINITY);
+    kernel->pack_queries(c->d_k, c->q, LSP_F32, c->n, c->scale * LOG2_E, q);
+    for (int64_t first = 0; first < c->m; first += shape.tile_keys) {
+        int64_t begin = lsp_max(first, c->key_begin), end = lsp_min(first + shape.tile_keys, c->key_end);
+        if (begin >= end) continue;
+        lsp_key_tile tile = {k, v, first, false};
+        kernel->pack_k(&shape, c->k + begin * c->d_k, LSP_F32, begin - first, end - begin, k);
+        tile.v_finite = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
+        for (int64_t i = 0; i < c->n; i += rows_a_call) {
+            size_t s = r.size, at = (size_t)i;
+            lsp_query_rows rows = {lsp_min(rows_a_call, c->n - i),
+                                   q + at * (size_t)c->d_k * s,
+                                   c->sight + i,
+                                   r.state + at * (size_t)c->d_v * s,
+                                   r.max + at * s,
+                                   r.sum + at * s};
+            kernel->attend(&shape, &rule, &tile, &rows, scratch);
+        }
+    }
+    memcpy(r.out, r.state, (size_t)(c->n * c->d_v) * r.size);
+    r.empty = kernel->finish(c->d_v, c->n, r.out, r.max, r.sum, r.lse);
+    lsp_fpmode_leave(mode);
+    lsp_memory_free(q);
+    lsp_memory_free(k);
+    lsp_memory_free(v);
+    lsp_memory_free(scratch);
+    return r;
+}
+
+/* The score of row i and key j in double, natural units. */
+static inline double oracle_score(const kernel_case *c, int64_t i, int64_t j)
+{
+    double dot = 0;
+    for (int64_t d = 0; d < c->d_k; d++) dot += (double)c->q[i * c->d_k + d] * (double)c->k[j * c->d_k + d];
+    double s = c->scale * dot;
+    if (c->softcap != 0) s = c->softcap * tanh(s / c->softcap);
+    return s - c->slope * fabs((double)(c->sight[i].position - j));
+}
+
+/* Row i of the result, as the formula says it. */
+static inline void oracle_row(const kernel_case *c, int64_t i, double *out, double *lse)
+{
+    double max = -INFINITY, sum = 0;
+    for (int64_t d = 0; d < c->d_v; d++) out[d] = 0;
+    for (int64_t j = c->sight[i].begin; j < c->sight[i].end; j++) max = fmax(max, oracle_score(c, i, j));
+    for (int64_t j = c->sight[i].begin; j < c->sight[i].end; j++) {
+        double p = exp(oracle_score(c, i, j) - max);
+        sum += p;
+        for (int64_t d = 0; d < c->d_v; d++) out[d] += p * (double)c->v[j * c->d_v + d];
+    }
+    for (int64_t d = 0; d < c->d_v && sum > 0; d++) out[d] /= sum;
+    *lse = sum > 0 ? max + log(sum) : -INFINITY;
+}
+
+#endif
