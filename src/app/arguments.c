@@ -3,6 +3,7 @@
 
 #include "app/collect.h"
 #include "app/deck.h"
+#include "app/launch.h"
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -15,6 +16,7 @@ bool lsp_arguments_print_help(int argc, char **argv)
         help = help || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
         version = version || strcmp(argv[i], "--version") == 0;
     }
+    if ((help || version) && lsp_launch_is_later_rank()) return true;
     const lsp_command *command = argc > 1 ? lsp_command_find(argv[1]) : NULL;
     if (help && command) {
         lsp_help_command(command);

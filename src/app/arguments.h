@@ -4,7 +4,7 @@
 
 #include "app/app.h"
 
-/* Local. Whether the command line only asks for help or the version; prints it then. */
+/* Local. Whether the command line only asks for help or the version; prints it then, on the first rank. */
 bool lsp_arguments_print_help(int argc, char **argv);
 
 /* Collective over app->comm. Sets command, operand and options. The deck is read by rank 0 alone

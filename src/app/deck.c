@@ -134,13 +134,14 @@ lsp_status lsp_deck_parse(const char *text, const char *file, lsp_options *optio
     parser->error = error;
     int bad_line = ini_parse_stream(next_line, parser, take_value, parser);
     lsp_status status = parser->status;
+    /* The earlier of the two errors: what follows a broken [section] is read as part of another. */
+    bool syntax = bad_line != 0 && (status == LSP_OK || bad_line < parser->line);
     lsp_memory_free(parser);
-    if (status != LSP_OK) return status;
-    if (bad_line != 0) {
+    if (syntax) {
         return lsp_error_set(error, LSP_ERR_USAGE, "%s:%d: neither [section] nor key = value", file,
                              bad_line);
     }
-    return LSP_OK;
+    return status;
 }
 
 char *lsp_deck_write(const lsp_options *options)

@@ -25,7 +25,7 @@ void lsp_help_general(void)
         "  --help       this text; longspan COMMAND --help lists the keys that a command uses\n"
         "  --version    versions of longspan and its libraries, and the instruction set\n"
         "  --section.key=value\n"
-        "               any key of a deck; goes before the deck\n"
+        "               any key of a deck; wins over the deck\n"
         "\n"
         "Decks:\n"
         "A deck is an INI file: [section] lines and key = value lines of at most 196 characters. A line "

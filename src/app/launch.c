@@ -27,6 +27,12 @@ bool lsp_launch_is_singletons(int *tasks, bool *first)
     return *tasks > 1 && !getenv("OMPI_COMM_WORLD_SIZE") && !getenv("PMIX_RANK");
 }
 
+bool lsp_launch_is_later_rank(void)
+{
+    int64_t under_srun = environment_int("PMIX_RANK", environment_int("SLURM_PROCID", 0));
+    return environment_int("OMPI_COMM_WORLD_RANK", under_srun) > 0;
+}
+
 int lsp_launch_threads(void)
 {
     /* May be a list, one number for each nesting level: the first counts. */

@@ -10,6 +10,9 @@
  * alone as rank 0 of 1. *tasks is their number, *first whether this is the task that should say so. */
 bool lsp_launch_is_singletons(int *tasks, bool *first);
 
+/* Local, before MPI_Init. Whether a launcher says that another task is rank 0. */
+bool lsp_launch_is_later_rank(void);
+
 /* Local. Threads of a rank that OMP_NUM_THREADS asks for, or 0. */
 int lsp_launch_threads(void);
 

@@ -26,6 +26,11 @@ typedef struct merge_state {
 
 static lsp_status create(merge_state *s)
 {
+    for (int i = 0; i < s->parts.count; i++) {
+        const char *const part[] = {s->parts.parts[i].file};
+        lsp_status status = lsp_result_check_target(s->app, part, 1);
+        if (status != LSP_OK) return status;
+    }
     const lsp_tensor_shape *shape = &s->parts.parts[0].shape;
     const int64_t dims[4] = {shape->batch, shape->heads, shape->n, shape->d};
     lsp_output_dataset datasets[2] = {

@@ -34,13 +34,20 @@ void lsp_options_destroy(lsp_options *options)
 
 /* ---- unknown names ------------------------------------------------------------------------------ */
 
+/* A name that begins as the one given is meant more likely than one of the same length. */
+static int unlikeness(const char *given, const char *candidate)
+{
+    size_t length = strlen(given);
+    return length >= 3 && strncmp(given, candidate, length) == 0 ? 1 : lsp_value_distance(given, candidate);
+}
+
 static lsp_status refuse_section(const char *section, const char *origin, lsp_error *error)
 {
     const char *nearest = NULL;
     int least = 1000;
     for (int key = 0; key < LSP_KEY_COUNT; key++) {
         const char *candidate = lsp_option_get((lsp_key)key)->section;
-        int distance = lsp_value_distance(section, candidate);
+        int distance = unlikeness(section, candidate);
         if (distance < least) {
             least = distance;
             nearest = candidate;
@@ -60,7 +67,7 @@ static lsp_status refuse_key(const char *section, const char *name, const char *
         bool same = strcmp(candidate->section, section) == 0;
         known_section = known_section || same;
         /* Of equally near names, one in the section meant is likelier. */
-        int distance = 2 * lsp_value_distance(name, candidate->name) + !same;
+        int distance = 2 * unlikeness(name, candidate->name) + !same;
         if (distance < least) {
             least = distance;
             nearest = candidate;

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 lsp_output_dataset lsp_result_dataset(const char *name, lsp_dtype type, lsp_view view, lsp_layout layout,
                                       int axes, const int64_t shape[4])
@@ -22,9 +23,27 @@ lsp_output_dataset lsp_result_dataset(const char *name, lsp_dtype type, lsp_view
     return dataset;
 }
 
-lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_output **output)
+lsp_status lsp_result_check_target(lsp_app *app, const char *const *files, int count)
 {
     lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
+    if (status != LSP_OK) return status;
+    const char *target = lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE);
+    struct stat output, input;
+    bool exists = app->layout.rank == 0 && stat(target, &output) == 0;
+    for (int i = 0; exists && status == LSP_OK && i < count; i++) {
+        if (stat(files[i], &input) == 0 && input.st_dev == output.st_dev && input.st_ino == output.st_ino)
+            status =
+                lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                 "output.file = %s is an input (%s) and would be replaced; name another file",
+                                 target, files[i]);
+    }
+    return lsp_context_agree(app->ctx, status);
+}
+
+lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_output **output)
+{
+    const char *const inputs[] = {input->q.file, input->k.file, input->v.file};
+    lsp_status status = lsp_result_check_target(app, inputs, 3);
     if (status != LSP_OK) return status;
     const lsp_attention_desc *d = &input->desc;
     const lsp_tensor_shape *q = &input->q.shape;

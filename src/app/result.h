@@ -11,6 +11,10 @@ enum { LSP_RESULT_OUT = 0, LSP_RESULT_LSE = 1 };
 lsp_output_dataset lsp_result_dataset(const char *name, lsp_dtype type, lsp_view view, lsp_layout layout,
                                       int axes, const int64_t shape[4]);
 
+/* Collective. LSP_ERR_USAGE when output.file is one of these files (by whatever name): what is read is never
+ * replaced, not even with output.overwrite. */
+lsp_status lsp_result_check_target(lsp_app *app, const char *const *files, int count);
+
 /* Collective. Creates output.file with /out and (when wanted) /lse for the part that input describes. */
 lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_output **output);
 

@@ -27,34 +27,41 @@ static lsp_status check_offsets(lsp_app *app, lsp_key key, const int64_t *offset
     return LSP_OK;
 }
 
+/* Offsets of one key, read and checked; *count is the number of documents. */
+static lsp_status take_offsets(lsp_app *app, lsp_key key, int64_t size, int64_t **offsets, int64_t *count)
+{
+    int64_t numbers = 0;
+    lsp_status status = lsp_source_read_i64(app, key, offsets, &numbers);
+    if (status == LSP_OK) status = check_offsets(app, key, *offsets, numbers, size);
+    *count = numbers - 1;
+    return status;
+}
+
 static lsp_status take_documents(lsp_app *app, lsp_input *input)
 {
     lsp_attention_desc *desc = &input->desc;
-    bool over_rows = lsp_options_is_set(app->options, LSP_KEY_INPUT_DOCUMENTS);
     bool over_keys = lsp_options_is_set(app->options, LSP_KEY_INPUT_DOCUMENTS_K);
-    if (!over_rows && !over_keys) return LSP_OK;
-    if (!over_rows || (!over_keys && desc->n != desc->m)) {
-        return lsp_context_fail(
-            app->ctx, LSP_ERR_USAGE,
-            "input.%s is missing: documents over %s are given, and q has %" PRId64 " rows, k %" PRId64,
-            over_rows ? "documents_k" : "documents", over_rows ? "rows" : "keys", desc->n, desc->m);
-    }
-    int64_t count = 0, count_k = 0;
-    lsp_status status = lsp_source_read_i64(app, LSP_KEY_INPUT_DOCUMENTS, &input->documents, &count);
-    if (status == LSP_OK)
-        status = check_offsets(app, LSP_KEY_INPUT_DOCUMENTS, input->documents, count, desc->n);
+    int64_t count_k = 0;
+    if (!lsp_options_is_set(app->options, LSP_KEY_INPUT_DOCUMENTS))
+        return over_keys ? lsp_app_require(app, LSP_KEY_INPUT_DOCUMENTS) : LSP_OK;
+    lsp_status status =
+        take_offsets(app, LSP_KEY_INPUT_DOCUMENTS, desc->n, &input->documents, &desc->document_count);
+    if (status != LSP_OK) return status;
     desc->documents = input->documents;
-    desc->document_count = count - 1;
-    if (status != LSP_OK || !over_keys) return status;
-    status = lsp_source_read_i64(app, LSP_KEY_INPUT_DOCUMENTS_K, &input->documents_k, &count_k);
-    if (status == LSP_OK)
-        status = check_offsets(app, LSP_KEY_INPUT_DOCUMENTS_K, input->documents_k, count_k, desc->m);
+    if (!over_keys && desc->n != desc->m) {
+        return lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                "input.documents_k is missing: input.documents is given, and q has %" PRId64
+                                " rows, k %" PRId64,
+                                desc->n, desc->m);
+    }
+    if (!over_keys) return LSP_OK;
+    status = take_offsets(app, LSP_KEY_INPUT_DOCUMENTS_K, desc->m, &input->documents_k, &count_k);
     desc->documents_k = input->documents_k;
-    if (status == LSP_OK && count_k != count) {
+    if (status == LSP_OK && count_k != desc->document_count) {
         return lsp_context_fail(app->ctx, LSP_ERR_CONTENT,
                                 "input.documents has %" PRId64 " documents, input.documents_k %" PRId64
                                 "; they must be as many",
-                                count - 1, count_k - 1);
+                                desc->document_count, count_k);
     }
     return status;
 }

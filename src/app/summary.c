@@ -90,7 +90,7 @@ static void print_result(const lsp_report *report)
     if (report->empty_rows > 0)
         (void)printf("  empty    %" PRId64 " rows see no key: out = 0, lse = -inf\n", report->empty_rows);
     if (report->nonfinite > 0)
-        (void)printf("  input    %" PRId64 " NaN or Inf went in, as compute.nonfinite = propagate asks\n",
+        (void)printf("  NaN, Inf %" PRId64 " in the input, as compute.nonfinite = propagate asks\n",
                      report->nonfinite);
     if (report->verified) {
         (void)printf("  verify   %" PRId64

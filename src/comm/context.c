@@ -124,8 +124,7 @@ static lsp_status count_cores(lsp_context *ctx, int *cores_mine, int *sharers, i
     int ranks = ctx->layout.node_ranks;
     all = lsp_memory_alloc(ranks, sizeof *all);
     lsp_status status = lsp_context_agree(
-        ctx,
-        all ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for the table of cores"));
+        ctx, all ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for the table of cores"));
     if (status != LSP_OK) {
         lsp_memory_free(all);
         return status;

@@ -82,7 +82,7 @@ static lsp_status list_steps(lsp_gather *g)
     return LSP_OK;
 }
 
-lsp_status lsp_gather_create(lsp_context *ctx, MPI_Comm comm, const lsp_gather_desc *desc, lsp_gather **out)
+lsp_status lsp_gather_create(lsp_context *ctx, int group, const lsp_gather_desc *desc, lsp_gather **out)
 {
     *out = NULL;
     lsp_gather *g = lsp_memory_zalloc(1, sizeof *g);
@@ -96,7 +96,8 @@ lsp_status lsp_gather_create(lsp_context *ctx, MPI_Comm comm, const lsp_gather_d
     g->comm = MPI_COMM_NULL;
     g->desc = *desc;
     g->ops = ops_of(desc->mode);
-    status = lsp_context_mpi(ctx, MPI_Comm_dup(comm, &g->comm), "duplicating a communicator");
+    status = lsp_context_mpi(ctx, MPI_Comm_split(ctx->comm, group, ctx->layout.rank, &g->comm),
+                             "splitting ranks into groups");
     if (status == LSP_OK) {
         MPI_Comm_set_errhandler(g->comm, MPI_ERRORS_RETURN);
         MPI_Comm_rank(g->comm, &g->rank);

@@ -42,8 +42,9 @@ typedef struct lsp_gather lsp_gather;
 /* Local. Bytes of buffers that the mode takes on one rank. node_ranks: ranks that share a node. */
 int64_t lsp_gather_bytes(const lsp_gather_desc *desc, int ranks, int rank, int node_ranks);
 
-/* Collective over comm (duplicated). Allocates buffers. */
-lsp_status lsp_gather_create(lsp_context *ctx, MPI_Comm comm, const lsp_gather_desc *desc, lsp_gather **out);
+/* Collective over the context. The ranks that pass the same `group` (0 or more) gather among themselves,
+ * numbered in the context's order. Allocates buffers. */
+lsp_status lsp_gather_create(lsp_context *ctx, int group, const lsp_gather_desc *desc, lsp_gather **out);
 
 /* Collective. Starts a pass over all panels; k and v are this rank's rows. */
 lsp_status lsp_gather_start(lsp_gather *gather, const void *k, const void *v);

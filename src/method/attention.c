@@ -178,12 +178,6 @@ static bool panel_needed(const void *user, int64_t panel, int rank)
 static lsp_status create_gather(lsp_attention *plan)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
-    lsp_context_layout at = plan->ctx->layout;
-    lsp_status status =
-        lsp_context_mpi(plan->ctx, MPI_Comm_split(plan->ctx->comm, plan->group, at.rank, &plan->group_comm),
-                        "splitting head groups");
-    status = lsp_context_agree(plan->ctx, status);
-    if (status != LSP_OK) return status;
     lsp_gather_desc desc = {.mode = plan->partition.gather,
                             .panels = plan->panels,
                             .panel_count = plan->panel_count,
@@ -192,7 +186,7 @@ static lsp_status create_gather(lsp_attention *plan)
                             .v_row_bytes = d->d_v * (int64_t)lsp_dtype_size(d->v_type),
                             .needed = panel_needed,
                             .needed_user = plan};
-    return lsp_gather_create(plan->ctx, plan->group_comm, &desc, &plan->gather);
+    return lsp_gather_create(plan->ctx, plan->group, &desc, &plan->gather);
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */
@@ -244,7 +238,6 @@ lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc
     lsp_status status = LSP_OK;
     if (plan) {
         plan->ctx = ctx;
-        plan->group_comm = MPI_COMM_NULL;
         status = lsp_problem_make(desc, &plan->problem, &ctx->error);
     } else {
         status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for a plan");
@@ -263,7 +256,6 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
     lsp_attention *plan = out ? *out : NULL;
     if (!plan) return LSP_OK;
     lsp_gather_destroy(&plan->gather);
-    if (plan->group_comm != MPI_COMM_NULL) MPI_Comm_free(&plan->group_comm);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
         lsp_memory_free(plan->rooms[t].q);
         lsp_memory_free(plan->rooms[t].sight);

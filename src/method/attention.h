@@ -24,7 +24,6 @@ struct lsp_attention {
     lsp_estimate estimate;
     const lsp_kernel *kernel;
     lsp_tile_shape shape;
-    MPI_Comm group_comm;
     int group, group_rank;
     int64_t unit_begin, unit_end; /* of the group */
     /* Queries of this rank: matrices in order, each with `rows` rows. */

@@ -34,7 +34,7 @@ static lsp_status read_runs(lsp_tensor *tensor, const lsp_run *runs, int64_t run
 static lsp_status read_and_hash(lsp_tensor *tensor, const lsp_run *runs, int64_t run_count, char *buffer,
                                 lsp_tally *tally)
 {
-    enum { PIECE_BYTES = 1 << 20, PIECE_RUNS = 64 };
+    enum { PIECE_BYTES = 1 << 20, PIECE_RUNS = 512 };
     int64_t row_bytes = lsp_placing_row_bytes(&tensor->placing), most = lsp_max(PIECE_BYTES / row_bytes, 1);
     lsp_run piece[PIECE_RUNS];
     for (int64_t i = 0, taken = 0; i < run_count;) {

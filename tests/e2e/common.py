@@ -32,6 +32,8 @@ def environment():
         OMPI_ALLOW_RUN_AS_ROOT="1",
         OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
         OMPI_MCA_btl_vader_single_copy_mechanism="none",
+        # The launcher does not end the other ranks when one fails: they must find out by themselves.
+        OMPI_MCA_orte_abort_on_non_zero_status="0",
     )
     env.pop("OMP_NUM_THREADS", None)
     return env
@@ -62,9 +64,27 @@ def launcher(ranks):
     return [*MPIEXEC, "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
 
 
+def each_rank(*arguments):
+    """The command for launch(): every rank tells how it ended."""
+    return ["sh", "-c", '"$@"; code=$?; echo "rank ended with $code"; exit $code', "sh", BIN, *arguments]
+
+
+def launch(arguments, ranks, env=None, cwd=None, timeout=TIMEOUT):
+    """execute() for commands made by each_rank(). All ranks must end with the same code: the result's."""
+    result = execute(arguments, env, cwd, timeout)
+    lines = result.stdout.splitlines(keepends=True)
+    ends = [int(line.split()[-1]) for line in lines if line.startswith("rank ended with ")]
+    told = f"{shlex.join(arguments)}\n{result.stdout}\n{result.stderr}"
+    assert len(ends) == ranks, f"{len(ends)} of {ranks} ranks came to an end: {told}"
+    assert len(set(ends)) == 1, f"ranks ended with different codes {ends}: {told}"
+    result.stdout = "".join(line for line in lines if not line.startswith("rank ended with "))
+    result.returncode = ends[0]
+    return result
+
+
 def run(command, ranks, *options, env=None, cwd=None, timeout=TIMEOUT):
     """`longspan COMMAND OPTIONS...` on so many ranks."""
-    return execute([*launcher(ranks), BIN, command, *options], env=env, cwd=cwd, timeout=timeout)
+    return launch([*launcher(ranks), *each_rank(command, *options)], ranks, env, cwd, timeout)
 
 
 def error_lines(result):

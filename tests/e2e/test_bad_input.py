@@ -14,9 +14,11 @@ import numpy as np
 from common import (
     BIN,
     Case,
+    each_rank,
     environment,
     error_lines,
     execute,
+    launch,
     launcher,
     operands,
     oracle,
@@ -26,7 +28,7 @@ from common import (
     write_input,
 )
 
-USAGE, CONTENT, FILE, RANK = 2, 3, 6, 70
+USAGE, CONTENT, FILE = 2, 3, 6
 TIMEOUT = 60
 
 
@@ -122,9 +124,10 @@ class BadInput(Case):
         os.mkdir(elsewhere)
         deck = self.deck(self.keys(input__file="in.h5"))
         before = sorted(os.listdir(self.folder))
-        command = [BIN, "attend", deck]
-        result = execute(
+        command = each_rank("attend", deck)
+        result = launch(
             [*launcher(1), "-wdir", self.folder, *command, ":", "-n", "2", "-wdir", elsewhere, *command],
+            3,
             timeout=TIMEOUT,
         )
         self.check(result, FILE, ["in.h5", "rank 1"], before)
@@ -144,9 +147,10 @@ class BadInput(Case):
                 file.write(b"\xff" * chunk.size)
         deck = self.deck(self.keys(input__file="in.h5"))
         before = sorted(os.listdir(self.folder))
-        command = [BIN, "attend", deck]
-        result = execute(
+        command = each_rank("attend", deck)
+        result = launch(
             [*launcher(1), "-wdir", self.folder, *command, ":", "-n", "1", "-wdir", elsewhere, *command],
+            2,
             timeout=TIMEOUT,
         )
         self.check(result, CONTENT, ["/v", "rank 1"], before)
@@ -209,17 +213,20 @@ class BadInput(Case):
             self.near(got, expected, 7e-7)
 
     def test_tables(self):
-        """documents and key_lengths that do not fit."""
+        """documents and key_lengths that do not fit; documents_k is needed when n != m."""
+        write_input(self.source, self.q, self.k, self.v, table=[0, 60])
+        self.refused(USAGE, "documents_k", input__documents="/table")
         for name, values in (
-            ("documents", [0, 61]),
-            ("documents", [1, 60]),
-            ("documents", [0, 40, 30, 60]),
-            ("documents", [0, 60]),
             ("key_lengths", [91]),
             ("key_lengths", [-1]),
             ("key_lengths", [3, 3]),
+            ("documents", [0, 61]),
+            ("documents", [1, 60]),
+            ("documents", [0, 40, 30, 60]),
+            ("documents", [60]),
         ):
-            write_input(self.source, self.q, self.k, self.v, table=values)
+            square = name == "documents"
+            write_input(self.source, self.q, self.q if square else self.k, self.q if square else self.v, table=values)
             with self.subTest(name=name, values=values):
                 self.refused(CONTENT, name, **{f"input__{name}": "/table"})
 
@@ -274,7 +281,7 @@ class BadInput(Case):
     def test_broken_deck(self):
         for content, words in (
             ("mask = causal\n", [":1"]),
-            ("[input\nfile = x\n", [":1"]),
+            ("[input\nfile = x\n", ["section"]),
             ("[input]\nfile\n", [":2"]),
             ("[input]\nfile = " + "x" * 300 + "\n", [":2"]),
         ):
@@ -336,8 +343,9 @@ class BadInput(Case):
             deck = self.deck(keys)
             before = sorted(os.listdir(self.folder))
             for ranks in (1, 3):
-                result = execute(
-                    [*namespace, "sh", "-c", script, small, small, *launcher(ranks), BIN, command, deck],
+                result = launch(
+                    [*namespace, "sh", "-c", script, small, small, *launcher(ranks), *each_rank(command, deck)],
+                    ranks,
                     timeout=TIMEOUT,
                 )
                 self.check(result, FILE, ["small"], before)

@@ -25,9 +25,9 @@ typedef struct result {
 
 /* What a run does besides. */
 typedef struct run_options {
-    int repeats;             /* execute that often (0: once) */
-    bool without_lse;        /* pass NULL */
-    int64_t spoilt_key;      /* with spoil: this row of K is NaN, of V infinite, in all heads */
+    int repeats;        /* execute that often (0: once) */
+    bool without_lse;   /* pass NULL */
+    int64_t spoilt_key; /* with spoil: this row of K is NaN, of V infinite, in all heads */
     bool spoil;
     lsp_progress_fn progress;
     void *user;
@@ -145,8 +145,8 @@ static inline void execute_plan(lsp_context *ctx, const lsp_attention_desc *d, l
     unsigned char *lse = case_alloc(query_rows, (size_t)element);
     memset(out, 0x7F, (size_t)(query_rows * d->d_v * element)); /* nothing may depend on what was there */
     lsp_attention_stats stats = {0};
-    lsp_status status = lsp_attention_execute(plan, q, k, v, out, options && options->without_lse ? NULL : lse,
-                                              &stats);
+    lsp_status status =
+        lsp_attention_execute(plan, q, k, v, out, options && options->without_lse ? NULL : lse, &stats);
     if (status != LSP_OK) fail_msg("%s", lsp_context_message(ctx));
     assert_true(stats.seconds_total >= stats.seconds_compute && stats.seconds_gather_exposed >= 0);
     whole->pairs = stats.pairs;

@@ -145,7 +145,8 @@ static void estimate_of_idle_ranks(void **state)
         assert_int_equal(e.idle_ranks, 4);
         assert_true(e.pairs_max == e.pairs / 3);
         /* A rank with rows receives all keys but its own tile; one without rows receives nothing. */
-        assert_true(e.bytes_received >= 3 * 5.0 * TILE * KV_ROW && e.bytes_received <= 3 * 6.0 * TILE * KV_ROW);
+        assert_true(e.bytes_received >= 3 * 5.0 * TILE * KV_ROW &&
+                    e.bytes_received <= 3 * 6.0 * TILE * KV_ROW);
         assert_true(e.bytes_received_max <= 6.0 * TILE * KV_ROW);
     }
 }
@@ -169,6 +170,20 @@ static void estimate_of_a_window(void **state)
     assert_int_equal(estimate(&desc, 4, 4).gather, LSP_GATHER_PANELS);
     desc.mask = LSP_MASK_NONE;
     assert_int_equal(estimate(&desc, 4, 4).gather, LSP_GATHER_ALL);
+}
+
+/* Blocks of rows dealt to two ranks: a key that several of a rank's blocks see comes to it once. */
+static void estimate_of_dealt_rows(void **state)
+{
+    (void)state;
+    lsp_attention_desc desc = base_desc();
+    desc.heads = desc.kv_heads = 1;
+    desc.n = desc.m = 4 * TILE;
+    desc.mask = LSP_MASK_CAUSAL;
+    desc.partition = LSP_PARTITION_CYCLIC;
+    lsp_estimate e = estimate(&desc, 2, 2);
+    assert_true(e.bytes_received_max == 2.0 * TILE * KV_ROW);
+    assert_true(e.bytes_received == 2 * e.bytes_received_max);
 }
 
 static void estimate_of_a_part(void **state)
@@ -252,6 +267,7 @@ int main(void)
         cmocka_unit_test(estimate_of_uneven_heads_and_key_lengths),
         cmocka_unit_test(estimate_of_idle_ranks),
         cmocka_unit_test(estimate_of_a_window),
+        cmocka_unit_test(estimate_of_dealt_rows),
         cmocka_unit_test(estimate_of_a_part),
         cmocka_unit_test(estimate_of_a_large_machine),
         cmocka_unit_test(estimate_refuses_what_cannot_be),

@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const lsp_tile_shape small_tiles = {.d_k = 8, .d_v = 8, .tile_keys = 8, .strip_keys = 8, .v_stride = 8};
+static const lsp_tile_shape small_tiles = {
+    .d_k = 8, .d_v = 8, .tile_keys = 8, .strip_keys = 8, .v_stride = 8};
 
 static lsp_attention_desc plain(int64_t n, int64_t m)
 {
@@ -233,8 +234,7 @@ static void panels_hold_every_key_once_in_order(void **state)
                     desc.panel_rows = panel_rows[i];
                     desc.head_groups = groups;
                     make(&desc, &small_tiles, ranks, &problem, &d);
-                    if (panel_rows[i] > 0)
-                        assert_true(d.panel_tiles <= lsp_ceil_div(panel_rows[i], 8));
+                    if (panel_rows[i] > 0) assert_true(d.panel_tiles <= lsp_ceil_div(panel_rows[i], 8));
                     for (int g = 0; g < groups; g++) check_panels(&d, g);
                     drop(&problem, &d);
                 }
