@@ -8,7 +8,28 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-enum { DISTANCE_LIMIT = 1 << 30 };
+enum { DISTANCE_LIMIT = 1 << 30, CHAIN_DEPTH = 32 };
+
+/* Adds the products over the next columns of q and k from `d` on, as a chain of their own: one chain of FMAs
+ * over all of d_k would lose a digit where d_k is large. The sums wait in the scores buffer meanwhile. */
+INLINE void scores_more(const int rows, row_group *group, const lsp_tile_shape *shape, const real *k,
+                        int64_t key, int64_t d, register_tile acc)
+{
+    const real *q[ROW_TILE];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        q[r] = group->q[r] + d;
+        UNROLL
+        for (int c = 0; c < COL_TILE; c++) vec_store(group->p[r] + key + c * LANES, acc[r][c]);
+    }
+    product(rows, COL_TILE, lsp_min(shape->d_k - d, CHAIN_DEPTH), q, k + d * STRIP_KEYS, STRIP_KEYS, acc);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < COL_TILE; c++)
+            acc[r][c] = vec_add(vec_load(group->p[r] + key + c * LANES), acc[r][c]);
+    }
+}
 
 /* Scores of `rows` rows (a constant) over the strips [strip, strip_end), and the maxima by lane. */
 INLINE void scores_rows(const int rows, row_group *group, const lsp_tile_shape *shape, const real *tile_k,
@@ -21,7 +42,9 @@ INLINE void scores_rows(const int rows, row_group *group, const lsp_tile_shape *
         const real *k = tile_k + strip * shape->d_k * STRIP_KEYS;
         for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
             register_tile acc;
-            product(rows, COL_TILE, shape->d_k, group->q, k + column, STRIP_KEYS, acc);
+            product(rows, COL_TILE, lsp_min(shape->d_k, CHAIN_DEPTH), group->q, k + column, STRIP_KEYS, acc);
+            for (int64_t d = CHAIN_DEPTH; d < shape->d_k; d += CHAIN_DEPTH)
+                scores_more(rows, group, shape, k + column, strip * STRIP_KEYS + column, d, acc);
             vec *maxima[ROW_TILE];
             UNROLL
             for (int r = 0; r < rows; r++) maxima[r] = group->lane_max[r] + column / LANES % SUM_VECS;
