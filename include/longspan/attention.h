@@ -53,7 +53,7 @@ typedef struct lsp_attention_desc {
     int64_t row_begin, row_end, key_begin, key_end;
 
     lsp_dtype q_type, k_type, v_type; /* of the arrays passed to execute: f16, bf16, f32, f64 */
-    lsp_dtype compute;                /* LSP_F32 or LSP_F64; out and lse have this type */
+    lsp_dtype compute;                /* LSP_BF16, LSP_F32 or LSP_F64; out and lse: lsp_dtype_result */
 
     lsp_mask_kind mask;
     lsp_causal_align align;            /* also positions of window and ALiBi */

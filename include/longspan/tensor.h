@@ -23,6 +23,9 @@ typedef enum lsp_dtype { LSP_F16 = 0, LSP_BF16 = 1, LSP_F32 = 2, LSP_F64 = 3, LS
 size_t lsp_dtype_size(lsp_dtype type);
 const char *lsp_dtype_name(lsp_dtype type);
 
+/* Local. The type of results computed in `compute`: f32 for bf16, else the same. */
+lsp_dtype lsp_dtype_result(lsp_dtype compute);
+
 /* A run of rows of one matrix: rows [begin, begin + count) of head `head` of batch `batch`. */
 typedef struct lsp_run {
     int64_t batch, head, begin, count;

@@ -51,7 +51,7 @@ static lsp_status allocate(lsp_app *app, const lsp_input *input, bool lse, lsp_o
     const lsp_attention_desc *desc = &input->desc;
     size_t q = lsp_dtype_size(desc->q_type), k = lsp_dtype_size(desc->k_type),
            v = lsp_dtype_size(desc->v_type);
-    size_t result = lsp_dtype_size(desc->compute);
+    size_t result = lsp_dtype_size(lsp_dtype_result(desc->compute));
     lsp_status status = LSP_OK;
     size_t d_k = (size_t)desc->d_k, d_v = (size_t)desc->d_v;
     operands->q = lsp_app_alloc(app, operands->query_rows, d_k * q, "q", &status);

@@ -69,7 +69,7 @@ static lsp_status estimate(plan_state *s)
             e->bytes_received_max * s->ranks_per_node / s->bandwidth + (double)e->panels * s->latency;
     double rows = (double)d->batch * (double)d->heads * (double)(d->row_end - d->row_begin);
     double keys = (double)d->batch * (double)d->kv_heads * (double)(d->key_end - d->key_begin);
-    double size = (double)lsp_dtype_size(d->compute);
+    double size = (double)lsp_dtype_size(lsp_dtype_result(d->compute));
     bool lse = lsp_options_yes(s->app->options, LSP_KEY_OUTPUT_LSE);
     s->input_bytes = rows * (double)d->d_k * (double)lsp_dtype_size(d->q_type) +
                      keys * (double)d->d_k * (double)lsp_dtype_size(d->k_type) +

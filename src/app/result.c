@@ -49,8 +49,9 @@ lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp
     const lsp_tensor_shape *q = &input->q.shape;
     const int64_t shape[4] = {d->batch, d->heads, d->row_end - d->row_begin, d->d_v};
     lsp_output_dataset datasets[2] = {
-        lsp_result_dataset("/out", d->compute, LSP_VIEW_ROWS, q->layout, q->axes, shape),
-        lsp_result_dataset("/lse", d->compute, LSP_VIEW_SCALARS, q->layout, q->axes, shape)};
+        lsp_result_dataset("/out", lsp_dtype_result(d->compute), LSP_VIEW_ROWS, q->layout, q->axes, shape),
+        lsp_result_dataset("/lse", lsp_dtype_result(d->compute), LSP_VIEW_SCALARS, q->layout, q->axes,
+                           shape)};
     datasets[LSP_RESULT_OUT].units = "as v";
     datasets[LSP_RESULT_LSE].units = "natural logarithm";
     return lsp_output_create(app->ctx, lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE),

@@ -109,8 +109,9 @@ static lsp_status take_mask(lsp_app *app, lsp_attention_desc *desc)
 static void take_compute(lsp_app *app, lsp_attention_desc *desc)
 {
     lsp_options *options = app->options;
-    (void)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD); /* has one value so far */
-    desc->compute = lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE) == 0 ? LSP_F32 : LSP_F64;
+    (void)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD);   /* has one value so far */
+    static const lsp_dtype types[] = {LSP_BF16, LSP_F32, LSP_F64}; /* in the order of the option's choices */
+    desc->compute = types[lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE)];
     desc->scale = lsp_options_real(options, LSP_KEY_ATTENTION_SCALE);
     desc->softcap = lsp_options_real(options, LSP_KEY_ATTENTION_SOFTCAP);
     if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN))) return;

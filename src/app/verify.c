@@ -92,7 +92,7 @@ static lsp_status check_memory(verify_state *s)
 {
     const lsp_attention_desc *d = &s->input.desc;
     const lsp_operands *o = &s->operands;
-    size_t result = lsp_dtype_size(d->compute);
+    size_t result = lsp_dtype_size(lsp_dtype_result(d->compute));
     double bytes = (double)o->query_rows * ((double)d->d_k * (double)lsp_dtype_size(d->q_type) +
                                             (double)(d->d_v + 1) * (double)result) +
                    (double)o->key_rows * ((double)d->d_k * (double)lsp_dtype_size(d->k_type) +
@@ -118,7 +118,8 @@ static lsp_status compare_rows(verify_state *s)
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
     double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
     if (rows == 0) return LSP_OK;
-    s->input.desc.compute = lsp_tensor_get_shape(s->out).type;
+    lsp_dtype stored = lsp_tensor_get_shape(s->out).type;
+    if (lsp_dtype_result(s->input.desc.compute) != stored) s->input.desc.compute = stored;
     lsp_status status = deal_rows(s);
     if (status == LSP_OK) status = check_memory(s);
     if (status == LSP_OK) status = lsp_operands_read(app, &s->input, s->lse != NULL, o);

@@ -13,6 +13,11 @@ size_t lsp_dtype_size(lsp_dtype type)
     return 0;
 }
 
+lsp_dtype lsp_dtype_result(lsp_dtype compute)
+{
+    return compute == LSP_BF16 ? LSP_F32 : compute;
+}
+
 const char *lsp_dtype_name(lsp_dtype type)
 {
     switch (type) {

@@ -11,8 +11,12 @@
 #    define LSP_KERNEL_X86 0
 #endif
 
-extern const lsp_kernel lsp_kernel_portable_f32, lsp_kernel_portable_f64;
-extern const lsp_kernel lsp_kernel_avx2_f32, lsp_kernel_avx2_f64;
-extern const lsp_kernel lsp_kernel_avx512_f32, lsp_kernel_avx512_f64;
+extern const lsp_kernel lsp_kernel_portable_f32, lsp_kernel_portable_f64, lsp_kernel_portable_bf16;
+extern const lsp_kernel lsp_kernel_avx2_f32, lsp_kernel_avx2_f64, lsp_kernel_avx2_bf16;
+extern const lsp_kernel lsp_kernel_avx512_f32, lsp_kernel_avx512_f64, lsp_kernel_avx512_bf16;
+extern const lsp_kernel lsp_kernel_avx512bf16; /* for bf16 too, with dot products of pairs */
+
+/* Local. The kernel with dot products of pairs when the machine has them, else NULL. */
+const lsp_kernel *lsp_kernel_pairs(void);
 
 #endif

@@ -16,6 +16,7 @@
  *     A call for a tile that a row does not see leaves the row's state bit-identical.
  *   - Tiles must come in ascending order; the tile height is a function of (d_k, d_v, type) alone.
  *   - AVX2 and AVX-512 give the same bits (same order of FMAs, same lane structure in sums).
+ *   - bf16: operands rounded once, probabilities rounded, sums in f32, the running state and results in f32.
  * Kernels neither allocate, log, communicate nor fail.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -28,27 +29,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Sizes of packed operands, all in elements of the computing type. */
+/* Sizes of packed operands, all in elements of packed_bytes each. */
 typedef struct lsp_tile_shape {
     int64_t d_k, d_v;
     int64_t tile_keys;  /* keys of a whole tile, a multiple of strip_keys */
     int64_t strip_keys; /* keys of a strip of packed K */
+    int64_t k_depth;    /* elements of a packed row of K or Q: d_k, for bf16 rounded up to pairs */
     int64_t v_stride;   /* elements from one key's packed V row to the next: d_v rounded up */
 } lsp_tile_shape;
 
 /* One packed key tile. Keys [first, first + tile_keys) of which [key_begin, key_end) are present (a
  * tile cut by the end of the sequence or by a selection); absent ones are never in a row's sight. */
 typedef struct lsp_key_tile {
-    const void *k; /* [tile_keys / strip_keys][d_k][strip_keys]; absent keys hold zeros */
+    const void *k; /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
     const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
     int64_t first; /* absolute index of the tile's first key */
     bool v_finite; /* false: some present element of v is NaN or Inf */
 } lsp_key_tile;
 
-/* Query rows and their running state. Row r's sight is sight[r]; positions are absolute. */
+/* Query rows and their running state, which has the result type of the computing type. Row r's sight is sight[r]; positions are absolute. */
 typedef struct lsp_query_rows {
     int64_t rows;
-    const void *q; /* [rows][d_k], packed by pack_queries (scaled by scale * log2 e) */
+    const void *q; /* [rows][k_depth], packed by pack_queries */
     const lsp_sight *sight;
     void *out; /* [rows][d_v] running output, unnormalised */
     void *max; /* [rows] running maximum, base-2 units; -inf at first */
@@ -59,13 +61,15 @@ typedef struct lsp_query_rows {
 typedef struct lsp_score_rule {
     double softcap; /* s -> softcap * tanh(s / softcap) */
     double slope;   /* then s -= slope * |position - key| */
+    double factor;  /* the factor that pack_queries was given */
 } lsp_score_rule;
 
 typedef struct lsp_kernel {
     lsp_isa isa;
     lsp_dtype compute;
-    int row_tile; /* query rows of a register tile */
-    int lanes;    /* elements of a vector */
+    int row_tile;     /* query rows of a register tile */
+    int lanes;        /* elements of a vector of the result type */
+    int packed_bytes; /* of an element of packed K, V and Q */
 
     /* Sizes for (d_k, d_v). */
     lsp_tile_shape (*shape)(int64_t d_k, int64_t d_v);
@@ -79,7 +83,8 @@ typedef struct lsp_kernel {
     /* The same for V; returns whether all elements are finite. */
     bool (*pack_v)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                    int64_t count, void *tile_v);
-    /* Converts `rows` rows of Q to the computing type, times factor. */
+    /* Converts `rows` rows of Q to the computing type, times factor (scale * log2 e). For bf16 only the factor's
+     * sign goes in, and the rest to the scores: numbers that were bf16 stay exact. */
     void (*pack_queries)(int64_t d_k, const void *src, lsp_dtype type, int64_t rows, double factor, void *q);
 
     /* Advances the rows' state by one key tile. */
@@ -87,16 +92,18 @@ typedef struct lsp_kernel {
                    const lsp_query_rows *rows, void *scratch);
 
     /* Ends rows: out /= sum, lse = natural log-sum-exp from max and sum; rows with sum == 0 and max == -inf
-     * (no key) give 0 and -inf. Canonical zeros (+0) and NaNs. lse has the computing type, may be NULL.
+     * (no key) give 0 and -inf. Canonical zeros (+0) and NaNs. lse may be NULL.
      * Returns the number of rows without keys. */
     int64_t (*finish)(int64_t d_v, int64_t rows, void *out, const void *max, const void *sum, void *lse);
 
-    /* Runs `iterations` rounds of independent FMAs on registers; returns the flops done. */
+    /* Runs `iterations` rounds of independent steps of a product (FMAs or dot products of pairs) on registers;
+     * returns the flops done. */
     double (*fma_burst)(int64_t iterations);
 } lsp_kernel;
 
-/* Local. The kernel for an instruction set (not AUTO) and computing type (f32, f64); NULL when this
- * build or this machine (CPUID and XCR0) lacks it. The portable one is always there. */
+/* Local. The kernel for an instruction set (not AUTO) and computing type (bf16, f32, f64); NULL when this
+ * build or this machine (CPUID and XCR0) lacks it. The portable one is always there. Of the two for bf16 on
+ * AVX-512, which give the same bits, the one whose products are faster on this processor. */
 const lsp_kernel *lsp_kernel_get(lsp_isa isa, lsp_dtype compute);
 
 /* Floating-point mode of the kernels on this thread: round to nearest, denormals flushed to zero.

@@ -5,20 +5,50 @@
 #define LSP_KERNEL_PACK_H
 
 #include "base/checked.h"
-#include "kernel/real.h"
+#include "kernel/unit.h"
 
 #include <string.h>
 
-/* Elements [index, index + count) of src as a vector, at most LANES; the other lanes are zero. `type`
- * and `size` (its bytes) are constants at every call. */
+/* Rounded to the 8 bits of bf16, before f32 can round it: what counts is rounded once. */
+INLINE void round_double_brain(void *p)
+{
+    const uint64_t infinity = UINT64_C(0x7FF) << 52, kept = ~((UINT64_C(1) << 45) - 1);
+    uint64_t bits;
+    memcpy(&bits, p, sizeof bits);
+    if ((bits & ~(UINT64_C(1) << 63)) > infinity) return; /* NaN */
+    bits = (bits + ((UINT64_C(1) << 44) - 1) + (bits >> 45 & 1)) & kept;
+    memcpy(p, &bits, sizeof bits);
+}
+
+/* Elements [index, index + count) of src as a vector, at most LANES, in bf16 rounded; the other lanes are zero.
+ * `type` and `size` (its bytes) are constants at every call. */
 INLINE vec pack_load(const void *src, lsp_dtype type, size_t size, int64_t index, int64_t count)
 {
-    const char *from = (const char *)src + (size_t)index * size;
-    if (count >= LANES) return vec_from(from, type);
     if (count <= 0) return vec_zero();
+    const char *from = (const char *)src + (size_t)index * size;
     char block[LANES * sizeof(double)] = {0};
-    memcpy(block, from, (size_t)count * size);
-    return vec_from(block, type);
+    if (count < LANES || (BRAIN && type == LSP_F64)) {
+        memcpy(block, from, (size_t)lsp_min(count, LANES) * size);
+        from = block;
+    }
+#if BRAIN
+    if (type == LSP_F64)
+        for (int i = 0; i < LANES; i++) round_double_brain(block + i * (int)sizeof(double));
+    return vec_round_brain(vec_from(from, type));
+#else
+    return vec_from(from, type);
+#endif
+}
+
+/* The same for LANES units one after the other; `count` elements are there. */
+INLINE vec pack_units(const void *src, lsp_dtype type, size_t size, int64_t index, int64_t count)
+{
+    vec first = pack_load(src, type, size, index, count);
+#ifdef VEC_HAS_PAIRS
+    return unit_join(first, pack_load(src, type, size, index + LANES, count - LANES));
+#else
+    return first;
+#endif
 }
 
 /* Transposes LANES x LANES elements: log2(LANES) perfect shuffles. */
@@ -38,18 +68,19 @@ INLINE void transpose(vec block[LANES])
 }
 
 /* LANES keys, of which [begin, end) are present: src row 0 is key `begin`. dst is column 0 of a strip. */
-INLINE void pack_keys(const void *src, lsp_dtype type, size_t size, int64_t d_k, int64_t begin, int64_t end,
-                      real *dst)
+INLINE void pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
+                      int64_t begin, int64_t end, real *dst)
 {
-    for (int64_t d = 0; d < d_k; d += LANES) {
+    int64_t d_k = shape->d_k;
+    for (int64_t d = 0; d < d_k; d += LANES * UNIT_ELEMENTS) {
         vec block[LANES];
         UNROLL
         for (int i = 0; i < LANES; i++)
-            block[i] = i >= begin && i < end ? pack_load(src, type, size, (i - begin) * d_k + d, d_k - d)
+            block[i] = i >= begin && i < end ? pack_units(src, type, size, (i - begin) * d_k + d, d_k - d)
                                              : vec_zero();
         transpose(block);
-        int64_t columns = lsp_min(LANES, d_k - d);
-        for (int i = 0; i < columns; i++) vec_store(dst + (d + i) * STRIP_KEYS, block[i]);
+        int64_t first = d / UNIT_ELEMENTS, columns = lsp_min(LANES, shape->k_depth / UNIT_ELEMENTS - first);
+        for (int i = 0; i < columns; i++) vec_store(dst + (first + i) * STRIP_KEYS, block[i]);
     }
 }
 
@@ -61,8 +92,8 @@ INLINE void pack_k_from(const lsp_tile_shape *shape, const void *src, lsp_dtype 
         int64_t end = lsp_max(begin, lsp_min(LANES, offset + count - key));
         int64_t row = begin < end ? key + begin - offset : 0;
         const char *from = (const char *)src + (size_t)(row * shape->d_k) * size;
-        real *strip = tile_k + key / STRIP_KEYS * STRIP_KEYS * shape->d_k;
-        pack_keys(from, type, size, shape->d_k, begin, end, strip + key % STRIP_KEYS);
+        real *strip = tile_k + key / STRIP_KEYS * STRIP_KEYS * (shape->k_depth / UNIT_ELEMENTS);
+        pack_keys(shape, from, type, size, begin, end, strip + key % STRIP_KEYS);
     }
 }
 
@@ -80,17 +111,24 @@ static void pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype type,
 INLINE bool pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
                         int64_t offset, int64_t count, real *tile_v)
 {
-    int64_t stride = shape->v_stride;
-    memset(tile_v, 0, (size_t)(offset * stride) * sizeof(real));
-    memset(tile_v + (offset + count) * stride, 0,
-           (size_t)((shape->tile_keys - offset - count) * stride) * sizeof(real));
     vec check = vec_zero(); /* becomes NaN with the first element that is not finite */
-    for (int64_t key = 0; key < count; key++) {
-        real *dst = tile_v + (offset + key) * stride;
-        for (int64_t c = 0; c < stride; c += LANES) {
-            vec value = pack_load(src, type, size, key * shape->d_v + c, shape->d_v - c);
-            vec_store(dst + c, value);
-            check = vec_fma(value, vec_zero(), check);
+    for (int64_t row = 0; row < shape->tile_keys / UNIT_ELEMENTS; row++) {
+        real *dst = tile_v + row * shape->v_stride;
+        int64_t key = row * UNIT_ELEMENTS - offset;
+        for (int64_t c = 0; c < shape->v_stride; c += LANES) {
+            vec value[UNIT_ELEMENTS];
+            UNROLL
+            for (int i = 0; i < UNIT_ELEMENTS; i++) {
+                bool present = key + i >= 0 && key + i < count;
+                value[i] = present ? pack_load(src, type, size, (key + i) * shape->d_v + c, shape->d_v - c)
+                                   : vec_zero();
+                check = vec_fma(value[i], vec_zero(), check);
+            }
+#ifdef VEC_HAS_PAIRS
+            vec_store(dst + c, unit_pair(value[0], value[1]));
+#else
+            vec_store(dst + c, value[0]);
+#endif
         }
     }
     real lanes[LANES];
@@ -111,29 +149,51 @@ static bool pack_v(const lsp_tile_shape *shape, const void *src, lsp_dtype type,
     }
 }
 
+#if BRAIN
+/* Rows of units; the factor is left to the scores (score_factor), but for its sign. */
+INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size_t size, int64_t rows,
+                              double factor, real *q)
+{
+    int64_t units = lsp_round_up(d_k, PAIR) / UNIT_ELEMENTS;
+    vec sign = vec_set(factor < 0 ? -1.0F : (float)factor == 0 ? 0.0F : 1.0F);
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t u = 0; u < units; u += LANES) {
+            int64_t first = r * d_k + u * UNIT_ELEMENTS, left = d_k - u * UNIT_ELEMENTS;
+            vec value = vec_mul(sign, pack_load(src, type, size, first, left));
+#    ifdef VEC_HAS_PAIRS
+            value = unit_join(value, vec_mul(sign, pack_load(src, type, size, first + LANES, left - LANES)));
+#    endif
+            vec_store_part(q + r * units + u, value, (int)lsp_min(LANES, units - u));
+        }
+    }
+}
+#else
 /* The product with the factor is taken in double and rounded once: a factor rounded to f32 first would change
  * every score by the same relative error. */
-INLINE void pack_queries_from(const void *src, lsp_dtype type, size_t size, int64_t count, double factor,
-                              real *q)
+INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size_t size, int64_t rows,
+                              double factor, real *q)
 {
+    int64_t count = rows * d_k;
     for (int64_t i = 0; i < count; i += LANES) {
         int width = (int)lsp_min(LANES, count - i);
+        if (type == LSP_F64) {
+            for (int j = 0; j < width; j++) q[i + j] = (real)(((const double *)src)[i + j] * factor);
+            continue;
+        }
         real lanes[LANES];
         vec_store(lanes, pack_load(src, type, size, i, width));
         for (int j = 0; j < width; j++) q[i + j] = (real)((double)lanes[j] * factor);
     }
 }
+#endif
 
 static void pack_queries(int64_t d_k, const void *src, lsp_dtype type, int64_t rows, double factor, void *q)
 {
-    real *to = q;
-    int64_t count = rows * d_k;
     switch (type) {
-    case LSP_F16: pack_queries_from(src, LSP_F16, 2, count, factor, to); break;
-    case LSP_BF16: pack_queries_from(src, LSP_BF16, 2, count, factor, to); break;
-    case LSP_F32: pack_queries_from(src, LSP_F32, 4, count, factor, to); break;
-    default:
-        for (int64_t i = 0; i < count; i++) to[i] = (real)(((const double *)src)[i] * factor);
+    case LSP_F16: pack_queries_from(d_k, src, LSP_F16, 2, rows, factor, q); break;
+    case LSP_BF16: pack_queries_from(d_k, src, LSP_BF16, 2, rows, factor, q); break;
+    case LSP_F32: pack_queries_from(d_k, src, LSP_F32, 4, rows, factor, q); break;
+    default: pack_queries_from(d_k, src, LSP_F64, 8, rows, factor, q);
     }
 }
 

@@ -4,33 +4,47 @@
 #ifndef LSP_KERNEL_PRODUCT_H
 #define LSP_KERNEL_PRODUCT_H
 
-#include "kernel/real.h"
+#include "kernel/unit.h"
 
 typedef vec register_tile[ROW_TILE][COL_TILE];
 
-/* acc[r][c] = sum over i < depth of a[r][i] * b[i * stride + c]: one chain of FMAs from zero for each
- * element, in the order of i, whatever rows and cols are (constants at every call). */
-INLINE void product(const int rows, const int cols, int64_t depth, const real *const *a, const real *b,
-                    int64_t stride, register_tile acc)
+INLINE void tile_zero(const int rows, const int cols, register_tile acc)
 {
-    const real *row[ROW_TILE];
     UNROLL
     for (int r = 0; r < rows; r++) {
-        row[r] = a[r];
         UNROLL
         for (int c = 0; c < cols; c++) acc[r][c] = vec_zero();
     }
-    for (int64_t i = 0; i < depth; i++, b += stride) {
-        vec operand[COL_TILE];
+}
+
+INLINE void product_step(const int rows, const int cols, const unit *const *a, int64_t i, const unit *b,
+                         register_tile acc)
+{
+    unit_vec operand[COL_TILE];
+    UNROLL
+    for (int c = 0; c < cols; c++) operand[c] = unit_load(b + c * LANES);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        unit_vec factor = unit_set(a[r][i]);
         UNROLL
-        for (int c = 0; c < cols; c++) operand[c] = vec_load(b + c * LANES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            vec factor = vec_set(row[r][i]);
-            UNROLL
-            for (int c = 0; c < cols; c++) acc[r][c] = vec_fma(factor, operand[c], acc[r][c]);
-        }
+        for (int c = 0; c < cols; c++) acc[r][c] = unit_fma(factor, operand[c], acc[r][c]);
     }
+}
+
+/* acc[r][c] += sum over i < depth of a[r][i] * b[i * stride + c]: one chain of FMAs for each element, in the
+ * order of i, whatever rows and cols are (constants at every call). With SWAP the depth is even. */
+INLINE void product(const int rows, const int cols, int64_t depth, const unit *const *a, const unit *b,
+                    int64_t stride, register_tile acc)
+{
+    const unit *row[ROW_TILE];
+    UNROLL
+    for (int r = 0; r < rows; r++) row[r] = a[r];
+    int64_t i = 0;
+    for (; i + 2 <= depth; i += 2, b += 2 * stride) {
+        product_step(rows, cols, row, i + SWAP, b + SWAP * stride, acc);
+        product_step(rows, cols, row, i + 1 - SWAP, b + (1 - SWAP) * stride, acc);
+    }
+    if (i < depth) product_step(rows, cols, row, i, b, acc);
 }
 
 #endif

@@ -1,10 +1,15 @@
-/* The computing type of one kernel source: REAL_BITS is 32 or 64. Included first by every kernel file.
+/* The computing type of one kernel source: REAL_BITS is 32 or 64; BRAIN is 1 for bf16, where REAL_BITS is 32.
+ * Included first by every kernel file.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_REAL_H
 #define LSP_KERNEL_REAL_H
 
 #include "kernel/kernel.h"
+
+#ifndef BRAIN
+#    define BRAIN 0
+#endif
 
 #if REAL_BITS == 32
 typedef float real;

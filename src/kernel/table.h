@@ -18,34 +18,26 @@ static lsp_tile_shape shape_for(int64_t d_k, int64_t d_v)
 {
     int64_t bytes = (d_k + d_v) * (int64_t)sizeof(real);
     int64_t tile_keys = bytes <= 2048 ? 512 : bytes <= 4096 ? 256 : 128;
-    return (lsp_tile_shape){d_k, d_v, tile_keys, STRIP_KEYS, lsp_round_up(d_v, SUM_LANES)};
+    return (lsp_tile_shape){
+        d_k, d_v, tile_keys, STRIP_KEYS, lsp_round_up(d_k, PAIR), lsp_round_up(d_v, SUM_LANES)};
 }
 
-static size_t scratch_bytes(const lsp_tile_shape *shape)
-{
-    return (size_t)(ROW_TILE * scores_stride(shape)) * sizeof(real);
-}
-
-static void row_group_advance(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
+static void row_block_advance(row_block *block, const lsp_tile_shape *shape, const lsp_score_rule *rule,
                               const lsp_key_tile *tile)
 {
-    tile_scores(group, shape, rule, tile->k);
-    tile_softmax(group);
-    tile_values(group, shape, tile);
-    group->rows = 0;
+    tile_scores(block, shape, rule, tile->k);
+    tile_values(block, shape, tile);
+    block->groups = 0;
 }
 
 static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                    const lsp_query_rows *rows, void *scratch)
 {
-    row_group group;
-    group.rows = 0;
-    for (int r = 0; r < ROW_TILE; r++) group.p[r] = (real *)scratch + r * scores_stride(shape);
-    for (int64_t row = 0; row < rows->rows; row++) {
-        row_group_add(&group, shape, tile, rows, row);
-        if (group.rows == ROW_TILE) row_group_advance(&group, shape, rule, tile);
-    }
-    if (group.rows) row_group_advance(&group, shape, rule, tile);
+    row_block block;
+    row_block_start(&block, shape, scratch);
+    for (int64_t row = 0; row < rows->rows; row++)
+        if (row_block_add(&block, shape, tile, rows, row)) row_block_advance(&block, shape, rule, tile);
+    if (block.groups) row_block_advance(&block, shape, rule, tile);
 }
 
 /* Twelve chains: more than any processor of today needs to keep its FMA units busy. */
@@ -53,23 +45,27 @@ static double fma_burst(int64_t iterations)
 {
     enum { CHAINS = 12 };
     volatile real start = (real)0.5;
-    vec factor = vec_set(start), term = vec_set(start), chain[CHAINS];
+    unit half;
+    memcpy(&half, (const void *)&start, sizeof half);
+    unit_vec factor = unit_set(half), operand = unit_set(half);
+    vec chain[CHAINS];
     UNROLL
     for (int i = 0; i < CHAINS; i++) chain[i] = vec_set(start + (real)i);
     for (int64_t n = 0; n < iterations; n++) {
         UNROLL
-        for (int i = 0; i < CHAINS; i++) chain[i] = vec_fma(chain[i], factor, term);
+        for (int i = 0; i < CHAINS; i++) chain[i] = unit_fma(factor, operand, chain[i]);
     }
     real lanes[LANES];
     for (int i = 1; i < CHAINS; i++) chain[0] = vec_add(chain[0], chain[i]);
     vec_store(lanes, chain[0]);
     start = lanes[0]; /* volatile: keeps the work */
-    return (double)iterations * CHAINS * LANES * 2.0;
+    return (double)iterations * CHAINS * LANES * UNIT_ELEMENTS * 2.0;
 }
 
 #define LSP_KERNEL_ENTRY                                                                                     \
     {                                                                                                        \
-        .isa = VEC_ISA, .compute = LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES, .shape = shape_for,       \
+        .isa = VEC_ISA, .compute = BRAIN ? LSP_BF16 : LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES,        \
+        .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
         .attend = attend, .finish = finish, .fma_burst = fma_burst,                                          \
     }

@@ -1,4 +1,4 @@
-/* Scores of a row group against a key tile: Q K^T, then softcap, ALiBi and mask where a row has them.
+/* Scores of a block of rows against a key tile: Q K^T, then softcap, ALiBi and mask where a row has them.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_TILE_SCORES_H
@@ -8,55 +8,67 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-enum { DISTANCE_LIMIT = 1 << 30, CHAIN_DEPTH = 32 };
+enum {
+    DISTANCE_LIMIT = 1 << 30,
+    STRIP_DEPTH = CACHE_BYTES / (STRIP_KEYS * (int)sizeof(unit)), /* units of a strip that take turns */
+    CHAIN_UNITS = 32 / UNIT_ELEMENTS /* of one chain of FMAs: 32 elements on every instruction set */
+};
+_Static_assert(STRIP_DEPTH % CHAIN_UNITS == 0, "the parts of a strip end where chains end");
 
-/* Adds the products over the next columns of q and k from `d` on, as a chain of their own: one chain of FMAs
- * over all of d_k would lose a digit where d_k is large. The sums wait in the scores buffer meanwhile. */
-INLINE void scores_more(const int rows, row_group *group, const lsp_tile_shape *shape, const real *k,
-                        int64_t key, int64_t d, register_tile acc)
+/* What scores are still to be multiplied by after packing; positive, as packing took the sign. */
+INLINE real score_factor(const lsp_score_rule *rule)
 {
-    const real *q[ROW_TILE];
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        q[r] = group->q[r] + d;
-        UNROLL
-        for (int c = 0; c < COL_TILE; c++) vec_store(group->p[r] + key + c * LANES, acc[r][c]);
-    }
-    product(rows, COL_TILE, lsp_min(shape->d_k - d, CHAIN_DEPTH), q, k + d * STRIP_KEYS, STRIP_KEYS, acc);
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int c = 0; c < COL_TILE; c++)
-            acc[r][c] = vec_add(vec_load(group->p[r] + key + c * LANES), acc[r][c]);
-    }
+    real size = (real)(rule->factor < 0 ? -rule->factor : rule->factor);
+    return BRAIN && size > (real)0 ? size : (real)1;
 }
 
-/* Scores of `rows` rows (a constant) over the strips [strip, strip_end), and the maxima by lane. */
-INLINE void scores_rows(const int rows, row_group *group, const lsp_tile_shape *shape, const real *tile_k,
-                        int64_t strip, int64_t strip_end)
+/* A piece of the packed K: units [depth_begin, depth_end) of one strip. */
+typedef struct strip_part {
+    int64_t strip, depth_begin, depth_end;
+    const unit *k;
+    bool last; /* the sums are complete */
+} strip_part;
+
+/* The part's share of the scores of `rows` rows (a constant), and their maxima by lane when complete. Scores
+ * sum over d in chains of CHAIN_UNITS: one chain of FMAs over all of d_k would lose a digit where d_k is large. */
+INLINE void scores_rows(const int rows, row_group *group, const strip_part *part)
 {
-    UNROLL
-    for (int r = 0; r < rows; r++)
-        for (int g = 0; g < SUM_VECS; g++) group->lane_max[r][g] = vec_set(-(real)INFINITY);
-    for (; strip < strip_end; strip++) {
-        const real *k = tile_k + strip * shape->d_k * STRIP_KEYS;
-        for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
+    for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
+        int64_t key = part->strip * STRIP_KEYS + column;
+        for (int64_t d = part->depth_begin; d < part->depth_end; d += CHAIN_UNITS) {
+            const unit *q[ROW_TILE], *k = part->k + (d - part->depth_begin) * STRIP_KEYS + column;
             register_tile acc;
-            product(rows, COL_TILE, lsp_min(shape->d_k, CHAIN_DEPTH), group->q, k + column, STRIP_KEYS, acc);
-            for (int64_t d = CHAIN_DEPTH; d < shape->d_k; d += CHAIN_DEPTH)
-                scores_more(rows, group, shape, k + column, strip * STRIP_KEYS + column, d, acc);
-            vec *maxima[ROW_TILE];
             UNROLL
-            for (int r = 0; r < rows; r++) maxima[r] = group->lane_max[r] + column / LANES % SUM_VECS;
+            for (int r = 0; r < rows; r++) q[r] = group->q[r] + d;
+            tile_zero(rows, COL_TILE, acc);
+            product(rows, COL_TILE, lsp_min(part->depth_end - d, CHAIN_UNITS), q, k, STRIP_KEYS, acc);
+            bool complete = part->last && d + CHAIN_UNITS >= part->depth_end;
             UNROLL
             for (int r = 0; r < rows; r++) {
+                vec *maxima = group->lane_max[r] + column / LANES % SUM_VECS;
                 UNROLL
                 for (int c = 0; c < COL_TILE; c++) {
-                    vec_store(group->p[r] + strip * STRIP_KEYS + column + c * LANES, acc[r][c]);
-                    maxima[r][c % SUM_VECS] = vec_max(maxima[r][c % SUM_VECS], acc[r][c]);
+                    real *p = group->p[r] + key + c * LANES;
+                    if (d > 0) acc[r][c] = vec_add(vec_load(p), acc[r][c]);
+                    vec_store(p, acc[r][c]);
+                    if (complete) maxima[c % SUM_VECS] = vec_max(maxima[c % SUM_VECS], acc[r][c]);
                 }
             }
         }
+    }
+}
+
+static void scores_part(row_group *group, const strip_part *part)
+{
+    switch (group->rows) {
+    case 1: scores_rows(1, group, part); break;
+    case 2: scores_rows(2, group, part); break;
+    case 3: scores_rows(3, group, part); break;
+#if ROW_TILE > 4
+    case 4: scores_rows(4, group, part); break;
+    case 5: scores_rows(5, group, part); break;
+#endif
+    default: scores_rows(ROW_TILE, group, part);
     }
 }
 
@@ -75,19 +87,23 @@ INLINE void scores_alibi(real *scores, int64_t distance, real slope)
         vec_store(scores + i, vec_fma(vec_set(-slope), vec_load(away + i), vec_load(scores + i)));
 }
 
-/* Changes one row's scores and finds its maxima again. Unseen keys get -inf by assignment, whatever
- * their k was. */
-static void scores_adjust(row_group *group, int r, const lsp_score_rule *rule, int64_t strip,
-                          int64_t strip_end)
+static void scores_rule(row_group *group, int r, const lsp_score_rule *rule, int64_t strip, int64_t strip_end)
 {
-    real *p = group->p[r];
-    vec cap = vec_set((real)rule->softcap);
+    vec cap = vec_set((real)rule->softcap), factor = vec_set(group->factor);
     for (int64_t s = strip; s < strip_end; s++) {
-        real *scores = p + s * STRIP_KEYS;
+        real *scores = group->p[r] + s * STRIP_KEYS;
+        for (int i = 0; i < STRIP_KEYS && BRAIN; i += LANES)
+            vec_store(scores + i, vec_mul(factor, vec_load(scores + i)));
         for (int i = 0; i < STRIP_KEYS && rule->softcap != 0; i += LANES)
             vec_store(scores + i, vec_mul(cap, vec_tanh(vec_div(vec_load(scores + i), cap))));
         if (rule->slope != 0) scores_alibi(scores, group->position[r] - s * STRIP_KEYS, (real)rule->slope);
     }
+}
+
+/* Unseen keys get -inf by assignment, whatever their k was; the row's maxima are found again. */
+static void scores_mask(row_group *group, int r, int64_t strip, int64_t strip_end)
+{
+    real *p = group->p[r];
     for (int64_t j = strip * STRIP_KEYS; j < group->row_begin[r]; j++) p[j] = -(real)INFINITY;
     for (int64_t j = group->row_end[r]; j < strip_end * STRIP_KEYS; j++) p[j] = -(real)INFINITY;
     vec *maxima = group->lane_max[r];
@@ -96,25 +112,43 @@ static void scores_adjust(row_group *group, int r, const lsp_score_rule *rule, i
         for (int g = 0; g < SUM_VECS; g++) maxima[g] = vec_max(maxima[g], vec_load(p + j + g * LANES));
 }
 
-static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
-                        const real *tile_k)
+static void scores_adjust(row_group *group, const lsp_score_rule *rule)
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
-    switch (group->rows) {
-    case 1: scores_rows(1, group, shape, tile_k, strip, strip_end); break;
-    case 2: scores_rows(2, group, shape, tile_k, strip, strip_end); break;
-    case 3: scores_rows(3, group, shape, tile_k, strip, strip_end); break;
-#if ROW_TILE > 4
-    case 4: scores_rows(4, group, shape, tile_k, strip, strip_end); break;
-    case 5: scores_rows(5, group, shape, tile_k, strip, strip_end); break;
-#endif
-    default: scores_rows(ROW_TILE, group, shape, tile_k, strip, strip_end);
-    }
     bool ruled = rule->softcap != 0 || rule->slope != 0;
     for (int r = 0; r < group->rows; r++) {
+        if (ruled) scores_rule(group, r, rule, strip, strip_end);
         bool whole = group->row_begin[r] <= strip * STRIP_KEYS && group->row_end[r] >= strip_end * STRIP_KEYS;
-        if (ruled || !whole) scores_adjust(group, r, rule, strip, strip_end);
+        if (ruled || !whole) scores_mask(group, r, strip, strip_end);
     }
+    if (BRAIN && ruled) group->factor = (real)1;
+}
+
+static void tile_scores(row_block *block, const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                        const unit *tile_k)
+{
+    int64_t begin = shape->tile_keys, end = 0, depth = shape->k_depth / UNIT_ELEMENTS;
+    for (int g = 0; g < block->groups; g++) {
+        row_group *group = &block->group[g];
+        begin = lsp_min(begin, group->begin), end = lsp_max(end, group->end);
+        group->factor = score_factor(rule);
+        for (int r = 0; r < group->rows; r++)
+            for (int v = 0; v < SUM_VECS; v++) group->lane_max[r][v] = vec_set(-(real)INFINITY);
+    }
+    strip_part part = {.strip = begin / STRIP_KEYS};
+    for (; part.strip * STRIP_KEYS < end; part.strip++) {
+        for (int64_t d = 0; d < depth; d = part.depth_end) {
+            part.depth_begin = d, part.depth_end = lsp_min(d + STRIP_DEPTH, depth);
+            part.k = tile_k + (part.strip * depth + d) * STRIP_KEYS;
+            part.last = part.depth_end == depth;
+            for (int g = 0; g < block->groups; g++) {
+                row_group *group = &block->group[g];
+                if (group->begin < (part.strip + 1) * STRIP_KEYS && group->end > part.strip * STRIP_KEYS)
+                    scores_part(group, &part);
+            }
+        }
+    }
+    for (int g = 0; g < block->groups; g++) scores_adjust(&block->group[g], rule);
 }
 
 #endif

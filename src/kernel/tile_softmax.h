@@ -11,37 +11,62 @@
 INLINE void softmax_scale(row_group *group, int r)
 {
     real before = *group->max[r], tile_max = lanes_max(group->lane_max[r]);
+    if (BRAIN) tile_max *= group->factor;
     real now = before > tile_max ? before : tile_max;
     /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
     real base = now == -(real)INFINITY ? (real)0 : now;
     *group->max[r] = now;
     group->base[r] = base;
     group->alpha[r] = real_exp2(before - base);
+    for (int v = 0; v < SUM_VECS; v++) group->lane_sum[r][v] = vec_zero();
 }
 
-/* p_j = exp2(s_j - base) in place; their sum over the tile by lanes (key index modulo SUM_LANES). */
+/* The probabilities of LANES keys from their scores. */
+INLINE vec softmax_power(const row_group *group, vec base, const real *scores)
+{
+#if BRAIN
+    return vec_exp2_brain(vec_fma(vec_load(scores), vec_set(group->factor), base));
+#else
+    (void)group;
+    return vec_exp2(vec_sub(vec_load(scores), base));
+#endif
+}
+
+/* p_j = exp2(s_j - base) in place for whole grains of keys; the sums by lanes (key index modulo SUM_LANES). In
+ * bf16 what is added is what is multiplied with V: the weights add up to 1 whatever their rounding. */
 INLINE void softmax_row(row_group *group, int r, int64_t key, int64_t key_end)
 {
-    vec base = vec_set(group->base[r]), sum[SUM_VECS];
     real *p = group->p[r];
+    vec sum[SUM_VECS];
+#if BRAIN
+    vec base = vec_set(BRAIN_BIAS - group->base[r]);
+#else
+    vec base = vec_set(group->base[r]);
+#endif
     UNROLL
-    for (int g = 0; g < SUM_VECS; g++) sum[g] = vec_zero();
-    for (; key < key_end; key += SUM_LANES) {
+    for (int v = 0; v < SUM_VECS; v++) sum[v] = group->lane_sum[r][v];
+    for (; key < key_end; key += SUM_LANES * UNIT_ELEMENTS) {
+        vec power[SUM_VECS * UNIT_ELEMENTS];
         UNROLL
-        for (int g = 0; g < SUM_VECS; g++) {
-            vec power = vec_exp2(vec_sub(vec_load(p + key + g * LANES), base));
-            vec_store(p + key + g * LANES, power);
-            sum[g] = vec_add(sum[g], power);
+        for (int v = 0; v < SUM_VECS * UNIT_ELEMENTS; v++) {
+            power[v] = softmax_power(group, base, p + key + v * LANES);
+            sum[v % SUM_VECS] = vec_add(sum[v % SUM_VECS], power[v]);
         }
+#ifdef VEC_HAS_PAIRS
+        vec_store(p + key / UNIT_ELEMENTS, unit_join(power[0], power[1]));
+#else
+        UNROLL
+        for (int v = 0; v < SUM_VECS; v++) vec_store(p + key + v * LANES, power[v]);
+#endif
     }
-    *group->sum[r] = real_fma(*group->sum[r], group->alpha[r], lanes_sum(sum));
+    UNROLL
+    for (int v = 0; v < SUM_VECS; v++) group->lane_sum[r][v] = sum[v];
 }
 
-static void tile_softmax(row_group *group)
+/* After the last key: the running sum. */
+INLINE void softmax_finish(row_group *group, int r)
 {
-    int64_t key = group->begin / STRIP_KEYS * STRIP_KEYS, key_end = lsp_round_up(group->end, STRIP_KEYS);
-    for (int r = 0; r < group->rows; r++) softmax_scale(group, r);
-    for (int r = 0; r < group->rows; r++) softmax_row(group, r, key, key_end);
+    *group->sum[r] = real_fma(*group->sum[r], group->alpha[r], lanes_sum(group->lane_sum[r]));
 }
 
 #endif

@@ -94,6 +94,11 @@ INLINE vec vec_fma(vec a, vec b, vec c)
     return VOP(fmadd)(a, b, c);
 }
 
+INLINE vec vec_floor(vec a)
+{
+    return VOP(floor)(a);
+}
+
 /* a > b ? a : b; hence b where one of them is NaN. */
 INLINE vec vec_max(vec a, vec b)
 {
@@ -170,6 +175,18 @@ INLINE vec vec_from(const void *p, lsp_dtype type)
     return _mm256_loadu_pd(p);
 #endif
 }
+
+#if BRAIN
+/* Rounded to bf16, which stays in f32. */
+INLINE vec vec_round_brain(vec a)
+{
+    __m256i bits = _mm256_castps_si256(a),
+            odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+    vec rounded = _mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(-0x10000)));
+    return _mm256_blendv_ps(rounded, vec_set(__builtin_nanf("")), _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
+#endif
 
 INLINE real real_fma(real a, real b, real c)
 {

@@ -134,6 +134,12 @@ INLINE split_exponent vec_split(vec x)
     return (split_exponent){fraction, VOP(sub)(x, fraction)};
 }
 
+/* The same with 0 <= fraction < 1; scaling takes the floor itself. */
+INLINE split_exponent vec_split_floor(vec x)
+{
+    return (split_exponent){VOP(reduce)(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), x};
+}
+
 INLINE vec vec_scale(vec a, split_exponent exponent)
 {
     return VOP(scalef)(a, exponent.whole);
@@ -183,6 +189,18 @@ INLINE vec vec_from(const void *p, lsp_dtype type)
     return _mm512_loadu_pd(p);
 #endif
 }
+
+#if BRAIN
+/* Rounded to bf16, which stays in f32. */
+INLINE vec vec_round_brain(vec a)
+{
+    __m512i bits = _mm512_castps_si512(a),
+            odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+    vec rounded = _mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(-0x10000)));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), rounded, vec_set(__builtin_nanf("")));
+}
+#endif
 
 INLINE real real_fma(real a, real b, real c)
 {

@@ -97,6 +97,13 @@ INLINE vec vec_choose(vec_bits which, vec yes, vec no)
     return (vec)((which & (vec_bits)yes) | (~which & (vec_bits)no));
 }
 
+/* Of numbers of which an integer can be told: adding 1.5 * 2^23 (2^52) rounds to one. */
+INLINE vec vec_floor(vec a)
+{
+    vec shift = vec_set((real)1.5 * (real)(1LL << MANTISSA_BITS)), whole = (a + shift) - shift;
+    return whole - vec_choose((vec_bits)(whole > a), vec_set((real)1), vec_zero());
+}
+
 /* a > b ? a : b; hence b where one of them is NaN. */
 INLINE vec vec_max(vec a, vec b)
 {
@@ -144,6 +151,16 @@ INLINE vec vec_zip_high(vec a, vec b)
     return (vec){a[1], b[1]};
 #endif
 }
+
+#if BRAIN
+/* Rounded to bf16, which stays in f32. */
+INLINE vec vec_round_brain(vec a)
+{
+    vec_bits bits = (vec_bits)a;
+    vec rounded = (vec)((bits + 0x7FFFU + (bits >> 16 & 1U)) & 0xFFFF0000U);
+    return vec_choose((vec_bits)(a == a), rounded, vec_set(__builtin_nanf("")));
+}
+#endif
 
 INLINE float float_from_bits(uint32_t bits)
 {

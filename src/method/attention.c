@@ -146,12 +146,13 @@ static lsp_status allocate(lsp_attention *plan)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_tile_shape *shape = &plan->shape;
-    size_t element = lsp_dtype_size(d->compute);
+    size_t element = lsp_dtype_size(lsp_dtype_result(d->compute)),
+           packed = (size_t)plan->kernel->packed_bytes;
     int threads = plan->ctx->layout.threads;
     int64_t tiles = plan->partition.panel_tiles;
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->problem, plan->rows, threads);
-    plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->d_k, element);
-    plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, element);
+    plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
+    plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
     plan->v_finite = lsp_memory_alloc(tiles, sizeof *plan->v_finite);
     plan->max = lsp_memory_alloc(plan->query_rows, element);
     plan->sum = lsp_memory_alloc(plan->query_rows, element);
@@ -159,7 +160,7 @@ static lsp_status allocate(lsp_attention *plan)
     bool ok = plan->packed_k && plan->packed_v && plan->v_finite && plan->max && plan->sum && plan->rooms;
     for (int t = 0; ok && t < threads; t++) {
         lsp_thread_room *room = &plan->rooms[t];
-        room->q = lsp_memory_alloc(plan->chunk_rows * shape->d_k, element);
+        room->q = lsp_memory_alloc(plan->chunk_rows * shape->k_depth, packed);
         room->sight = lsp_memory_alloc(plan->chunk_rows, sizeof *room->sight);
         room->scratch = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
         ok = room->q && room->sight && room->scratch;

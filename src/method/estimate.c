@@ -50,7 +50,7 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
 {
     const lsp_attention_desc *d = &p->problem->desc;
     lsp_tile_shape shape = kernel->shape(d->d_k, d->d_v);
-    int64_t element = (int64_t)lsp_dtype_size(d->compute);
+    int64_t element = (int64_t)lsp_dtype_size(lsp_dtype_result(d->compute)), packed = kernel->packed_bytes;
     int64_t rows = lsp_partition_matrices(p, group) * p->rows[r];
     int64_t keys = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r + 1)) -
                    lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r));
@@ -72,8 +72,8 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
         if (p->gather == LSP_GATHER_NODE)
             f.panels = lsp_ceil_div(f.panels, lsp_min(ranks_per_node, p->group_ranks));
     }
-    f.packed = p->panel_tiles * p->tile_keys * (d->d_k + shape.v_stride) * element;
-    f.work = 2 * rows * element + threads * (chunk * (d->d_k * element + (int64_t)sizeof(lsp_sight)) +
+    f.packed = p->panel_tiles * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
+    f.work = 2 * rows * element + threads * (chunk * (shape.k_depth * packed + (int64_t)sizeof(lsp_sight)) +
                                              (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;
     return f;

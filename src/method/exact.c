@@ -32,7 +32,7 @@ typedef struct panel_work {
 
 static size_t element_size(const lsp_attention *plan)
 {
-    return lsp_dtype_size(plan->problem.desc.compute);
+    return lsp_dtype_size(lsp_dtype_result(plan->problem.desc.compute));
 }
 
 /* ---- state ------------------------------------------------------------------------------------- */
@@ -96,13 +96,13 @@ static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel)
 static void *packed_tile_k(const lsp_attention *plan, int64_t index)
 {
     return (char *)plan->packed_k +
-           (size_t)(index * plan->shape.tile_keys * plan->shape.d_k) * element_size(plan);
+           (size_t)(index * plan->shape.tile_keys * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
 }
 
 static void *packed_tile_v(const lsp_attention *plan, int64_t index)
 {
-    return (char *)plan->packed_v +
-           (size_t)(index * plan->shape.tile_keys * plan->shape.v_stride) * element_size(plan);
+    return (char *)plan->packed_v + (size_t)(index * plan->shape.tile_keys * plan->shape.v_stride) *
+                                        (size_t)plan->kernel->packed_bytes;
 }
 
 static void pack_tile(lsp_attention *plan, const panel_work *w, int64_t tile)
@@ -144,7 +144,8 @@ static bool may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int
 
 static lsp_score_rule rule_of(const lsp_attention_desc *d, int64_t head)
 {
-    return (lsp_score_rule){d->softcap * LOG2_E, d->alibi_slopes ? d->alibi_slopes[head] * LOG2_E : 0};
+    double slope = d->alibi_slopes ? d->alibi_slopes[head] : 0;
+    return (lsp_score_rule){d->softcap * LOG2_E, slope * LOG2_E, d->scale * LOG2_E};
 }
 
 /* One chunk of rows of one matrix against the panel's tiles of its unit; returns the pairs computed. */

@@ -159,8 +159,9 @@ static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
     d->first_tile = desc->key_begin / d->tile_keys;
     d->unit_tiles = lsp_ceil_div(desc->key_end, d->tile_keys) - d->first_tile;
     d->unit_keys = desc->key_end - desc->key_begin;
-    int64_t tile_bytes =
-        shape->tile_keys * (shape->d_k + shape->v_stride) * (int64_t)lsp_dtype_size(desc->compute);
+    /* In bf16 the kernels pack into 2 or 4 bytes; panels are the same for all. */
+    int64_t tile_bytes = shape->tile_keys * (shape->k_depth + shape->v_stride) *
+                         (int64_t)lsp_dtype_size(lsp_dtype_result(desc->compute));
     int64_t tiles = lsp_max(1, PANEL_BYTES / tile_bytes);
     int64_t group_tiles = lsp_ceil_div(d->problem->units, d->groups) * d->unit_tiles;
     if (d->group_ranks > 1)

@@ -67,8 +67,8 @@ static lsp_status check_numbers(const lsp_attention_desc *d, lsp_error *error)
     for (int i = 0; i < 3; i++)
         if ((int)types[i] < LSP_F16 || types[i] > LSP_F64)
             return lsp_error_set(error, LSP_ERR_USAGE, "the operands must be f16, bf16, f32 or f64");
-    if (d->compute != LSP_F32 && d->compute != LSP_F64)
-        return lsp_error_set(error, LSP_ERR_USAGE, "computing in %s is not available: use f32 or f64",
+    if (d->compute != LSP_BF16 && d->compute != LSP_F32 && d->compute != LSP_F64)
+        return lsp_error_set(error, LSP_ERR_USAGE, "computing in %s is not available: use bf16, f32 or f64",
                              lsp_dtype_name(d->compute));
     if (!isfinite(d->scale) || !isfinite(d->softcap) || d->softcap < 0)
         return lsp_error_set(error, LSP_ERR_USAGE, "scale (%g) must be finite, softcap (%g) 0 or more",

@@ -67,7 +67,7 @@ static lsp_status check_desc(lsp_context *ctx, lsp_attention_desc *desc)
     for (int64_t h = 0; shape && d->kv_head_of && h < d->heads; h++)
         shape = d->kv_head_of[h] >= 0 && d->kv_head_of[h] < d->kv_heads;
     bool types = is_float(d->q_type) && is_float(d->k_type) && is_float(d->v_type) &&
-                 (d->compute == LSP_F32 || d->compute == LSP_F64);
+                 (d->compute == LSP_BF16 || d->compute == LSP_F32 || d->compute == LSP_F64);
     if (desc->row_end == 0) desc->row_end = desc->n;
     if (desc->key_end == 0) desc->key_end = desc->m;
     if (desc->scale == 0) desc->scale = 1 / sqrt((double)desc->d_k);
@@ -79,7 +79,7 @@ static lsp_status check_desc(lsp_context *ctx, lsp_attention_desc *desc)
     if (shape && types && part && fits) return LSP_OK;
     return lsp_context_fail(ctx, LSP_ERR_USAGE, "verify: %s; describe the attention as it was computed",
                             !shape   ? "the shape is not valid"
-                            : !types ? "a type is not f16, bf16, f32 or f64 (computing: f32 or f64)"
+                            : !types ? "a type is not f16, bf16, f32 or f64 (computing: bf16, f32 or f64)"
                             : !part  ? "the part (rows, keys) does not lie inside of the shape"
                                      : "the number of rows overflows");
 }
@@ -162,11 +162,11 @@ static void own_row(sample *s, int64_t i, int64_t slot, const void *q, const voi
     double *values = (double *)s->scratch, lse_value = 0;
     owned[OWNERS]++;
     owned[HAS_LSE] = lse != NULL;
-    if (lse) lsp_convert_load(desc->compute, lse, slot, 1, &lse_value);
+    if (lse) lsp_convert_load(lsp_dtype_result(desc->compute), lse, slot, 1, &lse_value);
     memcpy(&owned[LSE], &lse_value, sizeof lse_value);
     lsp_convert_load(desc->q_type, q, slot * desc->d_k, desc->d_k, values);
     memcpy(owned + OWNED_VALUES, values, (size_t)desc->d_k * sizeof *values);
-    lsp_convert_load(desc->compute, out, slot * desc->d_v, desc->d_v, values);
+    lsp_convert_load(lsp_dtype_result(desc->compute), out, slot * desc->d_v, desc->d_v, values);
     memcpy(owned + OWNED_VALUES + desc->d_k, values, (size_t)desc->d_v * sizeof *values);
 }
 

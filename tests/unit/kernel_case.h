@@ -5,12 +5,18 @@
 #define LSP_TEST_KERNEL_CASE_H
 
 #include "base/checked.h"
+#include "base/convert.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "kernel/kernel.h"
+#include "kernel/entries.h"
 
 #include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #define LOG2_E 1.4426950408889634074
 
@@ -68,7 +74,7 @@ static inline void case_free(kernel_case *c)
 
 static inline kernel_result result_make(const lsp_kernel *kernel, const kernel_case *c)
 {
-    kernel_result r = {lsp_dtype_size(kernel->compute), 0, NULL, NULL, NULL, NULL, NULL};
+    kernel_result r = {lsp_dtype_size(lsp_dtype_result(kernel->compute)), 0, NULL, NULL, NULL, NULL, NULL};
     r.state = lsp_memory_zalloc(c->n * c->d_v, r.size);
     r.out = lsp_memory_zalloc(c->n * c->d_v, r.size);
     r.lse = lsp_memory_zalloc(c->n, r.size);
@@ -105,14 +111,15 @@ static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case
 {
     kernel_result r = result_make(kernel, c);
     lsp_tile_shape shape = kernel->shape(c->d_k, c->d_v);
-    char *q = lsp_memory_alloc(c->n * c->d_k, r.size);
-    char *k = lsp_memory_alloc(shape.tile_keys * c->d_k, r.size);
-    char *v = lsp_memory_alloc(shape.tile_keys * shape.v_stride, r.size);
+    size_t packed = (size_t)kernel->packed_bytes, depth = (size_t)shape.k_depth;
+    char *q = lsp_memory_alloc(c->n * shape.k_depth, packed);
+    char *k = lsp_memory_alloc(shape.tile_keys * shape.k_depth, packed);
+    char *v = lsp_memory_alloc(shape.tile_keys * shape.v_stride, packed);
     void *scratch = lsp_memory_alloc(1, kernel->scratch_bytes(&shape));
-    memset(k, 0xFF, (size_t)(shape.tile_keys * c->d_k) * r.size);
-    memset(v, 0xFF, (size_t)(shape.tile_keys * shape.v_stride) * r.size);
+    memset(k, 0xFF, (size_t)(shape.tile_keys * shape.k_depth) * packed);
+    memset(v, 0xFF, (size_t)(shape.tile_keys * shape.v_stride) * packed);
     memset(scratch, 0xFF, kernel->scratch_bytes(&shape));
-    lsp_score_rule rule = {c->softcap * LOG2_E, c->slope * LOG2_E};
+    lsp_score_rule rule = {c->softcap * LOG2_E, c->slope * LOG2_E, c->scale * LOG2_E};
     uint64_t mode = lsp_fpmode_enter();
     for (int64_t i = 0; i < c->n; i++) number_set(&r, r.max, i, -INFINITY);
     kernel->pack_queries(c->d_k, c->q, LSP_F32, c->n, c->scale * LOG2_E, q);
@@ -124,12 +131,9 @@ static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case
         tile.v_finite = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
         for (int64_t i = 0; i < c->n; i += rows_a_call) {
             size_t s = r.size, at = (size_t)i;
-            lsp_query_rows rows = {lsp_min(rows_a_call, c->n - i),
-                                   q + at * (size_t)c->d_k * s,
-                                   c->sight + i,
-                                   r.state + at * (size_t)c->d_v * s,
-                                   r.max + at * s,
-                                   r.sum + at * s};
+            lsp_query_rows rows = {
+                lsp_min(rows_a_call, c->n - i),    q + at * depth * packed, c->sight + i,
+                r.state + at * (size_t)c->d_v * s, r.max + at * s,          r.sum + at * s};
             kernel->attend(&shape, &rule, &tile, &rows, scratch);
         }
     }
@@ -141,6 +145,32 @@ static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case
     lsp_memory_free(v);
     lsp_memory_free(scratch);
     return r;
+}
+
+/* Calls `check` for every table entry of this machine. */
+static inline void for_each_kernel(void (*check)(const lsp_kernel *kernel))
+{
+    int count = 0;
+    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
+        for (int type = LSP_BF16; type <= LSP_F64; type++) {
+            const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, (lsp_dtype)type);
+            if (!kernel) continue;
+            check(kernel);
+            count++;
+        }
+    }
+    assert_true(count >= 3);
+    if (lsp_kernel_pairs()) {
+        check(lsp_kernel_pairs());
+        check(&lsp_kernel_avx512_bf16);
+    }
+}
+
+/* x as the computing type must hold it: rounded once. */
+static inline double rounded(const lsp_kernel *kernel, double x)
+{
+    if (kernel->compute == LSP_F64) return x;
+    return kernel->compute == LSP_F32 ? (double)(float)x : lsp_convert_from_bf16(lsp_convert_to_bf16(x));
 }
 
 /* The score of row i and key j in double, natural units. */

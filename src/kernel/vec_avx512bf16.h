@@ -1,0 +1,47 @@
+/* Vectors of AVX-512 with dot products of pairs of bf16 (VDPBF16PS). Computing in f32, multiplying bf16.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_VEC_AVX512BF16_H
+#define LSP_KERNEL_VEC_AVX512BF16_H
+
+#include "kernel/vec_avx512.h"
+
+#ifndef __AVX512BF16__
+#    error "compile this file with -mavx512bf16 besides the flags of AVX-512"
+#endif
+
+#define VEC_HAS_PAIRS
+enum { UNIT_ELEMENTS = 2 };
+typedef uint32_t __attribute__((may_alias)) unit; /* the first of the pair is in the lower half */
+typedef __m512bh unit_vec;
+
+INLINE unit_vec unit_load(const unit *p)
+{
+    return (__m512bh)_mm512_loadu_si512(p);
+}
+
+INLINE unit_vec unit_set(unit a)
+{
+    return (__m512bh)_mm512_set1_epi32((int)a);
+}
+
+/* acc + a b: the products of the second elements first. */
+INLINE vec unit_fma(unit_vec a, unit_vec b, vec acc)
+{
+    return _mm512_dpbf16_ps(acc, a, b);
+}
+
+/* 2 LANES elements one after the other, as LANES units. */
+INLINE vec unit_join(vec low, vec high)
+{
+    return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+/* Units of the elements of two vectors that bf16 can hold. */
+INLINE vec unit_pair(vec first, vec second)
+{
+    __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
+    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(second)));
+}
+
+#endif
