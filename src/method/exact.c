@@ -175,9 +175,12 @@ static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thr
                             .sum = (char *)plan->sum + (size_t)row * element};
     lsp_score_rule rule = rule_of(d, matrix->head);
     for (int64_t t = tile_begin; t < tile_end; t++) {
-        int64_t index = t - w->tile_begin;
-        lsp_key_tile tile = {packed_tile_k(plan, index), packed_tile_v(plan, index),
-                             lsp_partition_tile(&plan->partition, t).first, plan->v_finite[index]};
+        int64_t first = lsp_partition_tile(&plan->partition, t).first, index = t - w->tile_begin;
+        /* Sights never go back: the chunk's ends tell whether any row sees the tile. */
+        if (room->sight[0].begin >= first + plan->shape.tile_keys || room->sight[rows - 1].end <= first)
+            continue;
+        lsp_key_tile tile = {packed_tile_k(plan, index), packed_tile_v(plan, index), first,
+                             plan->v_finite[index]};
         plan->kernel->attend(&plan->shape, &rule, &tile, &state, room->scratch);
         if (main_thread) lsp_gather_progress(plan->gather);
     }
