@@ -57,6 +57,15 @@ typedef struct lsp_query_rows {
     void *sum; /* [rows] running sum */
 } lsp_query_rows;
 
+/* Running state of some rows: unnormalised output [rows][d_v], maxima in base-2 units (-inf at first), sums. */
+typedef struct lsp_row_state {
+    void *out, *max, *sum;
+} lsp_row_state;
+
+/* Key tiles whose sums are kept apart before they are folded into the rows' totals: an f32 number to which every
+ * tile of a long sequence is added rounds once a tile, and its error grows with the square root of their number. */
+enum { LSP_FOLD_TILES = 32 };
+
 /* Changes to a score, base-2 units (natural units times log2 e); 0: none. */
 typedef struct lsp_score_rule {
     double softcap; /* s -> softcap * tanh(s / softcap) */
@@ -90,6 +99,10 @@ typedef struct lsp_kernel {
     /* Advances the rows' state by one key tile. */
     void (*attend)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                    const lsp_query_rows *rows, void *scratch);
+
+    /* Adds the rows' recent state to their total and empties it. Rows whose recent state is empty stay as they are,
+     * to the bit. */
+    void (*fold)(int64_t d_v, int64_t rows, const lsp_row_state *recent, const lsp_row_state *total);
 
     /* Ends rows: out /= sum, lse = natural log-sum-exp from max and sum; rows with sum == 0 and max == -inf
      * (no key) give 0 and -inf. Canonical zeros (+0) and NaNs. lse may be NULL.

@@ -33,18 +33,30 @@ INLINE void product_step(const int rows, const int cols, const unit *const *a, i
 
 /* acc[r][c] += sum over i < depth of a[r][i] * b[i * stride + c]: one chain of FMAs for each element, in the
  * order of i, whatever rows and cols are (constants at every call). With SWAP the depth is even. */
-INLINE void product(const int rows, const int cols, int64_t depth, const unit *const *a, const unit *b,
-                    int64_t stride, register_tile acc)
+INLINE void product_add(const int rows, const int cols, int64_t depth, const unit *const *a, const unit *b,
+                        int64_t stride, register_tile acc)
 {
     const unit *row[ROW_TILE];
     UNROLL
     for (int r = 0; r < rows; r++) row[r] = a[r];
-    int64_t i = 0;
-    for (; i + 2 <= depth; i += 2, b += 2 * stride) {
-        product_step(rows, cols, row, i + SWAP, b + SWAP * stride, acc);
-        product_step(rows, cols, row, i + 1 - SWAP, b + (1 - SWAP) * stride, acc);
+    if (!SWAP) {
+        for (int64_t i = 0; i < depth; i++, b += stride) product_step(rows, cols, row, i, b, acc);
+        return;
     }
-    if (i < depth) product_step(rows, cols, row, i, b, acc);
+    for (int64_t i = 0; i < depth; i += 2, b += 2 * stride) {
+        product_step(rows, cols, row, i + 1, b + stride, acc);
+        __asm__ volatile(
+            "" ::
+                : "memory"); /* or loads of both steps come first, and registers do not suffice */
+        product_step(rows, cols, row, i, b, acc);
+    }
+}
+
+INLINE void product(const int rows, const int cols, int64_t depth, const unit *const *a, const unit *b,
+                    int64_t stride, register_tile acc)
+{
+    tile_zero(rows, cols, acc);
+    product_add(rows, cols, depth, a, b, stride, acc);
 }
 
 #endif

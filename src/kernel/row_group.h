@@ -1,5 +1,4 @@
-/* The query rows that go through one key tile together: groups of up to ROW_TILE rows that see it, and a block of
- * groups, which take turns at a piece of K or V while it is in the first-level cache.
+/* The query rows that go through one key tile together: up to ROW_TILE rows that all see it.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_ROW_GROUP_H
@@ -10,10 +9,8 @@
 
 enum {
     SUM_VECS = SUM_LANES / LANES,
-    BLOCK_ROWS = 48,
-    BLOCK_GROUPS = BLOCK_ROWS / ROW_TILE,
-    CACHE_BYTES = 32 << 10, /* of K or V that the groups take turns at */
-    KEY_GRAIN = 32          /* keys that a loop over probabilities takes at least */
+    CACHE_LINE = 64,
+    KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS /* keys that a loop over probabilities takes at a time */
 };
 
 /* Key indices are relative to the tile. */
@@ -22,8 +19,8 @@ typedef struct row_group {
     int64_t begin, end; /* the union of the rows' sights */
     bool same_sight;
     const unit *q[ROW_TILE];
-    real *p[ROW_TILE];   /* [tile_keys] scores, then units of probabilities */
-    real *acc[ROW_TILE]; /* [v_stride] P V of the tile so far */
+    real *p[ROW_TILE]; /* [tile_keys] scores, then units of probabilities */
+    unit *edge;        /* [2][PAIR / UNIT_ELEMENTS][v_stride] */
     real *out[ROW_TILE];
     real *max[ROW_TILE], *sum[ROW_TILE];
     int64_t row_begin[ROW_TILE], row_end[ROW_TILE];
@@ -31,14 +28,8 @@ typedef struct row_group {
     vec lane_max[ROW_TILE][SUM_VECS]; /* of the tile's scores */
     vec lane_sum[ROW_TILE][SUM_VECS]; /* of the tile's probabilities */
     real factor;                      /* of the scores, where packing left it to the kernel */
-    real base[ROW_TILE], alpha[ROW_TILE];
+    real base[ROW_LANES], alpha[ROW_LANES];
 } row_group;
-
-typedef struct row_block {
-    int groups;
-    row_group group[BLOCK_GROUPS];
-    unit *edge; /* [2][PAIR / UNIT_ELEMENTS][v_stride] */
-} row_block;
 
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */
 INLINE int64_t scores_stride(const lsp_tile_shape *shape)
@@ -48,32 +39,25 @@ INLINE int64_t scores_stride(const lsp_tile_shape *shape)
 
 static size_t scratch_bytes(const lsp_tile_shape *shape)
 {
-    return (size_t)(BLOCK_ROWS * (scores_stride(shape) + shape->v_stride) + 2 * PAIR * shape->v_stride) *
-           sizeof(real);
+    return (size_t)(ROW_TILE * scores_stride(shape) + 2 * PAIR * shape->v_stride) * sizeof(real);
 }
 
-INLINE void row_block_start(row_block *block, const lsp_tile_shape *shape, void *scratch)
+INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void *scratch)
 {
-    real *scores = scratch, *acc = scores + BLOCK_ROWS * scores_stride(shape);
-    block->groups = 0;
-    block->edge = (unit *)(void *)(acc + BLOCK_ROWS * shape->v_stride);
-    for (int row = 0; row < BLOCK_ROWS; row++) {
-        block->group[row / ROW_TILE].p[row % ROW_TILE] = scores + row * scores_stride(shape);
-        block->group[row / ROW_TILE].acc[row % ROW_TILE] = acc + row * shape->v_stride;
-    }
+    group->rows = 0;
+    for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
+    group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
+    for (int i = 0; i < ROW_LANES; i++) group->base[i] = group->alpha[i] = (real)0;
 }
 
-/* Adds row `row` to the block, unless it does not see the tile. Returns whether the block is full. */
-INLINE bool row_block_add(row_block *block, const lsp_tile_shape *shape, const lsp_key_tile *tile,
+/* Adds row `row` to the group, unless it does not see the tile. */
+INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
                           const lsp_query_rows *rows, int64_t row)
 {
     const lsp_sight *sight = &rows->sight[row];
     int64_t begin = lsp_max(sight->begin, tile->first) - tile->first;
     int64_t end = lsp_min(sight->end, tile->first + shape->tile_keys) - tile->first;
-    if (begin >= end) return false;
-    if (block->groups == 0 || block->group[block->groups - 1].rows == ROW_TILE)
-        block->group[block->groups++].rows = 0;
-    row_group *group = &block->group[block->groups - 1];
+    if (begin >= end) return;
     int r = group->rows++;
     if (r == 0) {
         group->begin = begin, group->end = end, group->same_sight = true;
@@ -87,7 +71,17 @@ INLINE bool row_block_add(row_block *block, const lsp_tile_shape *shape, const l
     group->out[r] = (real *)rows->out + row * shape->d_v;
     group->max[r] = (real *)rows->max + row;
     group->sum[r] = (real *)rows->sum + row;
-    return block->groups == BLOCK_GROUPS && group->rows == ROW_TILE;
+}
+
+/* Asks for the rows after the group, which probably are the next one, while its own products run. */
+INLINE void row_group_prefetch(const row_group *group, const lsp_tile_shape *shape)
+{
+    const char *q = (const char *)(group->q[group->rows - 1] + shape->k_depth / UNIT_ELEMENTS);
+    const char *out = (const char *)(group->out[group->rows - 1] + shape->d_v);
+    int64_t q_bytes = ROW_TILE * shape->k_depth / UNIT_ELEMENTS * (int64_t)sizeof(unit);
+    int64_t out_bytes = ROW_TILE * shape->d_v * (int64_t)sizeof(real);
+    for (int64_t i = 0; i < q_bytes; i += CACHE_LINE) __builtin_prefetch(q + i, 0, 3);
+    for (int64_t i = 0; i < out_bytes; i += CACHE_LINE) __builtin_prefetch(out + i, 1, 2);
 }
 
 #endif

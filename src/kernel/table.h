@@ -7,6 +7,7 @@
 
 #include "kernel/entries.h"
 #include "kernel/finish.h"
+#include "kernel/fold.h"
 #include "kernel/pack.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
@@ -22,22 +23,26 @@ static lsp_tile_shape shape_for(int64_t d_k, int64_t d_v)
         d_k, d_v, tile_keys, STRIP_KEYS, lsp_round_up(d_k, PAIR), lsp_round_up(d_v, SUM_LANES)};
 }
 
-static void row_block_advance(row_block *block, const lsp_tile_shape *shape, const lsp_score_rule *rule,
+static void row_group_advance(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
                               const lsp_key_tile *tile)
 {
-    tile_scores(block, shape, rule, tile->k);
-    tile_values(block, shape, tile);
-    block->groups = 0;
+    tile_scores(group, shape, rule, tile->k);
+    tile_softmax(group);
+    row_group_prefetch(group, shape);
+    tile_values(group, shape, tile);
+    group->rows = 0;
 }
 
 static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                    const lsp_query_rows *rows, void *scratch)
 {
-    row_block block;
-    row_block_start(&block, shape, scratch);
-    for (int64_t row = 0; row < rows->rows; row++)
-        if (row_block_add(&block, shape, tile, rows, row)) row_block_advance(&block, shape, rule, tile);
-    if (block.groups) row_block_advance(&block, shape, rule, tile);
+    row_group group;
+    row_group_start(&group, shape, scratch);
+    for (int64_t row = 0; row < rows->rows; row++) {
+        row_group_add(&group, shape, tile, rows, row);
+        if (group.rows == ROW_TILE) row_group_advance(&group, shape, rule, tile);
+    }
+    if (group.rows) row_group_advance(&group, shape, rule, tile);
 }
 
 /* Twelve chains: more than any processor of today needs to keep its FMA units busy. */
@@ -45,15 +50,18 @@ static double fma_burst(int64_t iterations)
 {
     enum { CHAINS = 12 };
     volatile real start = (real)0.5;
-    unit half;
-    memcpy(&half, (const void *)&start, sizeof half);
-    unit_vec factor = unit_set(half), operand = unit_set(half);
-    vec chain[CHAINS];
+    vec factor = vec_set(start), chain[CHAINS];
     UNROLL
     for (int i = 0; i < CHAINS; i++) chain[i] = vec_set(start + (real)i);
     for (int64_t n = 0; n < iterations; n++) {
         UNROLL
-        for (int i = 0; i < CHAINS; i++) chain[i] = unit_fma(factor, operand, chain[i]);
+        for (int i = 0; i < CHAINS; i++) {
+#ifdef VEC_HAS_PAIRS
+            chain[i] = unit_fma((unit_vec)factor, (unit_vec)factor, chain[i]);
+#else
+            chain[i] = vec_fma(chain[i], factor, factor);
+#endif
+        }
     }
     real lanes[LANES];
     for (int i = 1; i < CHAINS; i++) chain[0] = vec_add(chain[0], chain[i]);
@@ -67,7 +75,7 @@ static double fma_burst(int64_t iterations)
         .isa = VEC_ISA, .compute = BRAIN ? LSP_BF16 : LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES,        \
         .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
-        .attend = attend, .finish = finish, .fma_burst = fma_burst,                                          \
+        .attend = attend, .fold = fold, .finish = finish, .fma_burst = fma_burst,                                          \
     }
 
 #endif

@@ -8,12 +8,15 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-enum {
-    DISTANCE_LIMIT = 1 << 30,
-    STRIP_DEPTH = CACHE_BYTES / (STRIP_KEYS * (int)sizeof(unit)), /* units of a strip that take turns */
-    CHAIN_UNITS = 32 / UNIT_ELEMENTS /* of one chain of FMAs: 32 elements on every instruction set */
-};
-_Static_assert(STRIP_DEPTH % CHAIN_UNITS == 0, "the parts of a strip end where chains end");
+enum { DISTANCE_LIMIT = 1 << 30 };
+
+/* In f32 a sum over d runs in two pieces, or more of 64, added one after the other: rounding of scores is most of the
+ * kernel's error, and grows with the length of a chain. Elsewhere it is far below what counts. */
+INLINE int64_t score_piece(int64_t depth)
+{
+    if (BRAIN || LSP_REAL != LSP_F32 || depth <= 32) return depth;
+    return lsp_min(64, lsp_ceil_div(depth, 2));
+}
 
 /* What scores are still to be multiplied by after packing; positive, as packing took the sign. */
 INLINE real score_factor(const lsp_score_rule *rule)
@@ -22,53 +25,53 @@ INLINE real score_factor(const lsp_score_rule *rule)
     return BRAIN && size > (real)0 ? size : (real)1;
 }
 
-/* A piece of the packed K: units [depth_begin, depth_end) of one strip. */
-typedef struct strip_part {
-    int64_t strip, depth_begin, depth_end;
-    const unit *k;
-    bool last; /* the sums are complete */
-} strip_part;
-
-/* The part's share of the scores of `rows` rows (a constant), and their maxima by lane when complete. Scores
- * sum over d in chains of CHAIN_UNITS: one chain of FMAs over all of d_k would lose a digit where d_k is large. */
-INLINE void scores_rows(const int rows, row_group *group, const strip_part *part)
+/* acc += the products of units [d, d + depth), as a sum of their own. */
+INLINE void scores_piece(const int rows, const row_group *group, int64_t d, int64_t depth, const unit *k,
+                         int64_t key, register_tile acc)
 {
-    for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
-        int64_t key = part->strip * STRIP_KEYS + column;
-        for (int64_t d = part->depth_begin; d < part->depth_end; d += CHAIN_UNITS) {
-            const unit *q[ROW_TILE], *k = part->k + (d - part->depth_begin) * STRIP_KEYS + column;
+    const unit *q[ROW_TILE];
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        q[r] = group->q[r] + d;
+        UNROLL
+        for (int c = 0; c < COL_TILE; c++) vec_store(group->p[r] + key + c * LANES, acc[r][c]);
+    }
+    product(rows, COL_TILE, depth, q, k, STRIP_KEYS, acc);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < COL_TILE; c++)
+            acc[r][c] = vec_add(vec_load(group->p[r] + key + c * LANES), acc[r][c]);
+    }
+}
+
+/* Scores of `rows` rows (a constant) over the strips [strip, strip_end), and the maxima by lane. */
+INLINE void scores_rows(const int rows, row_group *group, const lsp_tile_shape *shape, const unit *tile_k,
+                        int64_t strip, int64_t strip_end)
+{
+    int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        for (int g = 0; g < SUM_VECS; g++) group->lane_max[r][g] = vec_set(-(real)INFINITY);
+    for (; strip < strip_end; strip++) {
+        const unit *k = tile_k + strip * depth * STRIP_KEYS;
+        for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
+            int64_t key = strip * STRIP_KEYS + column;
             register_tile acc;
-            UNROLL
-            for (int r = 0; r < rows; r++) q[r] = group->q[r] + d;
-            tile_zero(rows, COL_TILE, acc);
-            product(rows, COL_TILE, lsp_min(part->depth_end - d, CHAIN_UNITS), q, k, STRIP_KEYS, acc);
-            bool complete = part->last && d + CHAIN_UNITS >= part->depth_end;
+            product(rows, COL_TILE, piece, group->q, k + column, STRIP_KEYS, acc);
+            for (int64_t d = piece; d < depth; d += piece)
+                scores_piece(rows, group, d, lsp_min(depth - d, piece), k + d * STRIP_KEYS + column, key,
+                             acc);
             UNROLL
             for (int r = 0; r < rows; r++) {
                 vec *maxima = group->lane_max[r] + column / LANES % SUM_VECS;
                 UNROLL
                 for (int c = 0; c < COL_TILE; c++) {
-                    real *p = group->p[r] + key + c * LANES;
-                    if (d > 0) acc[r][c] = vec_add(vec_load(p), acc[r][c]);
-                    vec_store(p, acc[r][c]);
-                    if (complete) maxima[c % SUM_VECS] = vec_max(maxima[c % SUM_VECS], acc[r][c]);
+                    vec_store(group->p[r] + key + c * LANES, acc[r][c]);
+                    maxima[c % SUM_VECS] = vec_max(maxima[c % SUM_VECS], acc[r][c]);
                 }
             }
         }
-    }
-}
-
-static void scores_part(row_group *group, const strip_part *part)
-{
-    switch (group->rows) {
-    case 1: scores_rows(1, group, part); break;
-    case 2: scores_rows(2, group, part); break;
-    case 3: scores_rows(3, group, part); break;
-#if ROW_TILE > 4
-    case 4: scores_rows(4, group, part); break;
-    case 5: scores_rows(5, group, part); break;
-#endif
-    default: scores_rows(ROW_TILE, group, part);
     }
 }
 
@@ -112,43 +115,28 @@ static void scores_mask(row_group *group, int r, int64_t strip, int64_t strip_en
         for (int g = 0; g < SUM_VECS; g++) maxima[g] = vec_max(maxima[g], vec_load(p + j + g * LANES));
 }
 
-static void scores_adjust(row_group *group, const lsp_score_rule *rule)
+static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                        const unit *tile_k)
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
+    switch (group->rows) {
+    case 1: scores_rows(1, group, shape, tile_k, strip, strip_end); break;
+    case 2: scores_rows(2, group, shape, tile_k, strip, strip_end); break;
+    case 3: scores_rows(3, group, shape, tile_k, strip, strip_end); break;
+#if ROW_TILE > 4
+    case 4: scores_rows(4, group, shape, tile_k, strip, strip_end); break;
+    case 5: scores_rows(5, group, shape, tile_k, strip, strip_end); break;
+#endif
+    default: scores_rows(ROW_TILE, group, shape, tile_k, strip, strip_end);
+    }
     bool ruled = rule->softcap != 0 || rule->slope != 0;
+    group->factor = score_factor(rule);
     for (int r = 0; r < group->rows; r++) {
         if (ruled) scores_rule(group, r, rule, strip, strip_end);
         bool whole = group->row_begin[r] <= strip * STRIP_KEYS && group->row_end[r] >= strip_end * STRIP_KEYS;
         if (ruled || !whole) scores_mask(group, r, strip, strip_end);
     }
     if (BRAIN && ruled) group->factor = (real)1;
-}
-
-static void tile_scores(row_block *block, const lsp_tile_shape *shape, const lsp_score_rule *rule,
-                        const unit *tile_k)
-{
-    int64_t begin = shape->tile_keys, end = 0, depth = shape->k_depth / UNIT_ELEMENTS;
-    for (int g = 0; g < block->groups; g++) {
-        row_group *group = &block->group[g];
-        begin = lsp_min(begin, group->begin), end = lsp_max(end, group->end);
-        group->factor = score_factor(rule);
-        for (int r = 0; r < group->rows; r++)
-            for (int v = 0; v < SUM_VECS; v++) group->lane_max[r][v] = vec_set(-(real)INFINITY);
-    }
-    strip_part part = {.strip = begin / STRIP_KEYS};
-    for (; part.strip * STRIP_KEYS < end; part.strip++) {
-        for (int64_t d = 0; d < depth; d = part.depth_end) {
-            part.depth_begin = d, part.depth_end = lsp_min(d + STRIP_DEPTH, depth);
-            part.k = tile_k + (part.strip * depth + d) * STRIP_KEYS;
-            part.last = part.depth_end == depth;
-            for (int g = 0; g < block->groups; g++) {
-                row_group *group = &block->group[g];
-                if (group->begin < (part.strip + 1) * STRIP_KEYS && group->end > part.strip * STRIP_KEYS)
-                    scores_part(group, &part);
-            }
-        }
-    }
-    for (int g = 0; g < block->groups; g++) scores_adjust(&block->group[g], rule);
 }
 
 #endif

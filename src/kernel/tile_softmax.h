@@ -7,18 +7,23 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-/* The new maximum, and the factor alpha by which what came before shrinks: decided for each row alone. */
-INLINE void softmax_scale(row_group *group, int r)
+/* The new maxima, and the factors alpha by which what came before shrinks: each row's from its own numbers. */
+INLINE void softmax_scale(row_group *group)
 {
-    real before = *group->max[r], tile_max = lanes_max(group->lane_max[r]);
-    if (BRAIN) tile_max *= group->factor;
-    real now = before > tile_max ? before : tile_max;
-    /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
-    real base = now == -(real)INFINITY ? (real)0 : now;
-    *group->max[r] = now;
-    group->base[r] = base;
-    group->alpha[r] = real_exp2(before - base);
-    for (int v = 0; v < SUM_VECS; v++) group->lane_sum[r][v] = vec_zero();
+    real before[ROW_TILE];
+    for (int r = 0; r < group->rows; r++) {
+        real tile_max = lanes_max(group->lane_max[r]);
+        if (BRAIN) tile_max *= group->factor;
+        before[r] = *group->max[r];
+        real now = before[r] > tile_max ? before[r] : tile_max;
+        /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
+        group->base[r] = now == -(real)INFINITY ? (real)0 : now;
+        *group->max[r] = now;
+        group->alpha[r] = before[r] - group->base[r];
+    }
+    UNROLL
+    for (int r = 0; r < ROW_LANES; r += LANES)
+        vec_store(group->alpha + r, vec_exp2(vec_load(group->alpha + r)));
 }
 
 /* The probabilities of LANES keys from their scores. */
@@ -44,7 +49,7 @@ INLINE void softmax_row(row_group *group, int r, int64_t key, int64_t key_end)
     vec base = vec_set(group->base[r]);
 #endif
     UNROLL
-    for (int v = 0; v < SUM_VECS; v++) sum[v] = group->lane_sum[r][v];
+    for (int v = 0; v < SUM_VECS; v++) sum[v] = vec_zero();
     for (; key < key_end; key += SUM_LANES * UNIT_ELEMENTS) {
         vec power[SUM_VECS * UNIT_ELEMENTS];
         UNROLL
@@ -63,10 +68,13 @@ INLINE void softmax_row(row_group *group, int r, int64_t key, int64_t key_end)
     for (int v = 0; v < SUM_VECS; v++) group->lane_sum[r][v] = sum[v];
 }
 
-/* After the last key: the running sum. */
-INLINE void softmax_finish(row_group *group, int r)
+static void tile_softmax(row_group *group)
 {
-    *group->sum[r] = real_fma(*group->sum[r], group->alpha[r], lanes_sum(group->lane_sum[r]));
+    int64_t key = group->begin / KEY_GRAIN * KEY_GRAIN, key_end = lsp_round_up(group->end, KEY_GRAIN);
+    softmax_scale(group);
+    for (int r = 0; r < group->rows; r++) softmax_row(group, r, key, key_end);
+    for (int r = 0; r < group->rows; r++)
+        *group->sum[r] = real_fma(*group->sum[r], group->alpha[r], lanes_sum(group->lane_sum[r]));
 }
 
 #endif

@@ -1,12 +1,11 @@
-/* Probabilities and P V of a block of rows over a key tile, added to the running output. V goes by in pieces that
- * stay in the first-level cache while the groups take turns; the probabilities of a piece are made just before.
+/* P V of a row group over a key tile, added to the running output.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_TILE_VALUES_H
 #define LSP_KERNEL_TILE_VALUES_H
 
 #include "kernel/product.h"
-#include "kernel/tile_softmax.h"
+#include "kernel/row_group.h"
 
 #include <string.h>
 
@@ -18,7 +17,6 @@ typedef struct values_part {
     const unit *edge; /* [2] copies of the units cut by begin and by end; NULL: nothing to leave out */
     int row;
     int64_t begin, end;
-    bool first, last; /* piece of the group's keys */
 } values_part;
 
 INLINE void values_weights(const int rows, const values_part *part, int64_t key, const unit **p)
@@ -38,18 +36,18 @@ INLINE void values_product(const int rows, const int cols, const values_part *pa
     if (PAIR > 1 && part->edge) {
         if (begin < part->begin) {
             values_weights(rows, part, begin, p);
-            product(rows, cols, PAIR / UNIT_ELEMENTS, p, part->edge + column, stride, acc);
+            product_add(rows, cols, PAIR / UNIT_ELEMENTS, p, part->edge + column, stride, acc);
             begin += PAIR;
         }
         if (end > part->end && end > begin) end -= PAIR;
     }
     values_weights(rows, part, begin, p);
-    product(rows, cols, (end - begin) / UNIT_ELEMENTS, p,
-            part->tile_v + begin / UNIT_ELEMENTS * stride + column, stride, acc);
+    product_add(rows, cols, (end - begin) / UNIT_ELEMENTS, p,
+                part->tile_v + begin / UNIT_ELEMENTS * stride + column, stride, acc);
     if (PAIR > 1 && part->edge && end < part->end) {
         values_weights(rows, part, end, p);
-        product(rows, cols, PAIR / UNIT_ELEMENTS, p, part->edge + PAIR / UNIT_ELEMENTS * stride + column,
-                stride, acc);
+        product_add(rows, cols, PAIR / UNIT_ELEMENTS, p, part->edge + PAIR / UNIT_ELEMENTS * stride + column,
+                    stride, acc);
     }
 }
 
@@ -61,14 +59,6 @@ INLINE void values_block(const int rows, const int cols, const values_part *part
     int64_t d_v = part->shape->d_v;
     register_tile acc;
     tile_zero(rows, cols, acc);
-    if (!part->first) {
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            UNROLL
-            for (int c = 0; c < cols; c++)
-                acc[r][c] = vec_load(group->acc[part->row + r] + column + c * LANES);
-        }
-    }
     values_product(rows, cols, part, column, acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
@@ -77,9 +67,7 @@ INLINE void values_block(const int rows, const int cols, const values_part *part
         UNROLL
         for (int c = 0; c < cols; c++) {
             int64_t left = d_v - column - c * LANES;
-            if (!part->last)
-                vec_store(group->acc[part->row + r] + column + c * LANES, acc[r][c]);
-            else if (left >= LANES)
+            if (left >= LANES)
                 vec_store(out + c * LANES, vec_fma(vec_load(out + c * LANES), alpha, acc[r][c]));
             else if (left > 0)
                 vec_store_part(out + c * LANES,
@@ -128,24 +116,20 @@ static void values_edges(const values_part *part, unit *edge)
     }
 }
 
-/* The group's rows over keys [begin, end). */
-static void values_group(const row_block *block, const row_group *group, const lsp_tile_shape *shape,
-                         const lsp_key_tile *tile, int64_t begin, int64_t end)
+static void tile_values(const row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile)
 {
-    values_part part = {group, shape, tile->v, NULL, 0, begin, end, begin == group->begin, end == group->end};
+    values_part part = {group, shape, tile->v, NULL, 0, group->begin, group->end};
     /* An unseen key has p = 0, which adds nothing unless its v is NaN or Inf: then every row walks its
      * own keys. */
     if (!tile->v_finite && PAIR > 1 && group->same_sight) {
-        values_edges(&part, block->edge);
-        part.edge = block->edge;
+        values_edges(&part, group->edge);
+        part.edge = group->edge;
     }
     if (!tile->v_finite && !group->same_sight) {
         for (part.row = 0; part.row < group->rows; part.row++) {
-            part.begin = lsp_max(begin, lsp_min(end, group->row_begin[part.row]));
-            part.end = lsp_max(part.begin, lsp_min(end, group->row_end[part.row]));
-            if (part.begin == part.end) part.begin = part.end = part.begin / PAIR * PAIR;
-            values_edges(&part, block->edge);
-            part.edge = block->edge;
+            part.begin = group->row_begin[part.row], part.end = group->row_end[part.row];
+            values_edges(&part, group->edge);
+            part.edge = group->edge;
             values_rows(1, &part);
         }
         return;
@@ -160,33 +144,6 @@ static void values_group(const row_block *block, const row_group *group, const l
 #endif
     default: values_rows(ROW_TILE, &part);
     }
-}
-
-/* Keys of V that fit in the cache. */
-INLINE int64_t values_keys(const row_block *block, const lsp_tile_shape *shape)
-{
-    int64_t unit_rows = CACHE_BYTES / (shape->v_stride * (int64_t)sizeof(unit));
-    int64_t keys = unit_rows * UNIT_ELEMENTS / KEY_GRAIN * KEY_GRAIN;
-    return block->groups == 1 ? shape->tile_keys : lsp_max(keys, KEY_GRAIN);
-}
-
-static void tile_values(row_block *block, const lsp_tile_shape *shape, const lsp_key_tile *tile)
-{
-    for (int g = 0; g < block->groups; g++)
-        for (int r = 0; r < block->group[g].rows; r++) softmax_scale(&block->group[g], r);
-    int64_t step = values_keys(block, shape);
-    for (int64_t key = 0; key < shape->tile_keys; key += step) {
-        for (int g = 0; g < block->groups; g++) {
-            row_group *group = &block->group[g];
-            int64_t begin = lsp_max(key, group->begin), end = lsp_min(key + step, group->end);
-            if (begin >= end) continue;
-            for (int r = 0; r < group->rows; r++)
-                softmax_row(group, r, begin / KEY_GRAIN * KEY_GRAIN, lsp_round_up(end, KEY_GRAIN));
-            values_group(block, group, shape, tile, begin, end);
-        }
-    }
-    for (int g = 0; g < block->groups; g++)
-        for (int r = 0; r < block->group[g].rows; r++) softmax_finish(&block->group[g], r);
 }
 
 #endif

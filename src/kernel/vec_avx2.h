@@ -133,6 +133,17 @@ INLINE vec vec_exponent_from_low_bits(vec a)
 #endif
 }
 
+/* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
+INLINE vec vec_upper(vec a, const int half)
+{
+    if (half == LANES / 2) return VOP(permute2f128)(a, a, 0x01);
+#if REAL_BITS == 32
+    return half == 2 ? _mm256_permute_ps(a, 0x0E) : _mm256_permute_ps(a, 0x01);
+#else
+    return _mm256_permute_pd(a, 0x01);
+#endif
+}
+
 /* a0 b0 a1 b1 ... of the lower halves, and of the upper halves. */
 INLINE vec vec_zip_low(vec a, vec b)
 {

@@ -145,6 +145,19 @@ INLINE vec vec_scale(vec a, split_exponent exponent)
     return VOP(scalef)(a, exponent.whole);
 }
 
+/* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
+INLINE vec vec_upper(vec a, const int half)
+{
+#if REAL_BITS == 32
+    if (half == 8) return _mm512_shuffle_f32x4(a, a, 0x0E);
+    if (half == 4) return _mm512_shuffle_f32x4(a, a, 0x01);
+    return half == 2 ? _mm512_permute_ps(a, 0x0E) : _mm512_permute_ps(a, 0x01);
+#else
+    if (half == 4) return _mm512_shuffle_f64x2(a, a, 0x0E);
+    return half == 2 ? _mm512_shuffle_f64x2(a, a, 0x01) : _mm512_permute_pd(a, 0x01);
+#endif
+}
+
 /* a0 b0 a1 b1 ... of the lower halves, and of the upper halves. */
 INLINE vec vec_zip_low(vec a, vec b)
 {

@@ -9,9 +9,10 @@
 
 #include <string.h>
 
-#define VEC_ISA  LSP_ISA_PORTABLE
-#define ROW_TILE 4
-#define COL_TILE 2
+#define VEC_ISA          LSP_ISA_PORTABLE
+#define ROW_TILE         4
+#define COL_TILE         2
+#define VEC_ROUNDS_TWICE /* vec_fma */
 
 #if REAL_BITS == 32
 typedef uint32_t lane_bits;
@@ -131,6 +132,17 @@ INLINE vec vec_abs(vec a)
 INLINE vec vec_exponent_from_low_bits(vec a)
 {
     return (vec)((vec_bits)a << MANTISSA_BITS);
+}
+
+/* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
+INLINE vec vec_upper(vec a, const int half)
+{
+#if REAL_BITS == 32
+    return half == 2 ? (vec){a[2], a[3], a[0], a[1]} : (vec){a[1], a[0], a[3], a[2]};
+#else
+    (void)half;
+    return (vec){a[1], a[0]};
+#endif
 }
 
 /* a0 b0 a1 b1 ... of the lower halves, and of the upper halves. */

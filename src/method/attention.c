@@ -142,6 +142,23 @@ int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
+bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
+{
+    return problem->desc.compute == LSP_F32 && problem->desc.m > LSP_FOLD_TILES * tile_keys;
+}
+
+static bool allocate_state(lsp_attention *plan, size_t element)
+{
+    int64_t rows = plan->query_rows;
+    plan->max = lsp_memory_alloc(rows, element);
+    plan->sum = lsp_memory_alloc(rows, element);
+    if (!plan->max || !plan->sum) return false;
+    if (!lsp_attention_folds(&plan->problem, plan->shape.tile_keys)) return true;
+    plan->recent = (lsp_row_state){lsp_memory_alloc(rows * plan->problem.desc.d_v, element),
+                                   lsp_memory_alloc(rows, element), lsp_memory_alloc(rows, element)};
+    return plan->recent.out && plan->recent.max && plan->recent.sum;
+}
+
 static lsp_status allocate(lsp_attention *plan)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
@@ -154,10 +171,9 @@ static lsp_status allocate(lsp_attention *plan)
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
     plan->v_finite = lsp_memory_alloc(tiles, sizeof *plan->v_finite);
-    plan->max = lsp_memory_alloc(plan->query_rows, element);
-    plan->sum = lsp_memory_alloc(plan->query_rows, element);
     plan->rooms = lsp_memory_zalloc(threads, sizeof *plan->rooms);
-    bool ok = plan->packed_k && plan->packed_v && plan->v_finite && plan->max && plan->sum && plan->rooms;
+    bool ok =
+        plan->packed_k && plan->packed_v && plan->v_finite && plan->rooms && allocate_state(plan, element);
     for (int t = 0; ok && t < threads; t++) {
         lsp_thread_room *room = &plan->rooms[t];
         room->q = lsp_memory_alloc(plan->chunk_rows * shape->k_depth, packed);
@@ -262,10 +278,10 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
         lsp_memory_free(plan->rooms[t].sight);
         lsp_memory_free(plan->rooms[t].scratch);
     }
-    void *const owned[] = {plan->rooms,       plan->max,      plan->sum,         plan->v_finite,
-                           plan->packed_k,    plan->packed_v, plan->owned_first, plan->panels,
-                           plan->panel_tiles, plan->key_runs, plan->query_runs,  plan->matrices,
-                           plan->unit_matrix};
+    void *const owned[] = {plan->rooms,       plan->max,        plan->sum,         plan->v_finite,
+                           plan->packed_k,    plan->packed_v,   plan->owned_first, plan->panels,
+                           plan->panel_tiles, plan->key_runs,   plan->query_runs,  plan->matrices,
+                           plan->unit_matrix, plan->recent.out, plan->recent.max,  plan->recent.sum};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
     lsp_partition_free(&plan->partition);
     lsp_problem_free(&plan->problem);

@@ -44,6 +44,7 @@ struct lsp_attention {
     void *packed_k, *packed_v; /* [panel tiles] packed tiles */
     bool *v_finite;            /* [panel tiles] */
     void *max, *sum;           /* [query_rows] */
+    lsp_row_state recent;      /* [query_rows] since the last fold; out is NULL where nothing is folded */
     lsp_thread_room *rooms;    /* [threads] */
     double pairs;              /* visible pairs of this rank */
     lsp_progress_fn progress;
@@ -57,6 +58,9 @@ int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t
 
 /* Local. Rows that a thread takes at a time. */
 int64_t lsp_attention_chunk_rows(const lsp_problem *problem, int64_t rows, int threads);
+
+/* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32 over more keys than that. */
+bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
 
 /* Local. Footprint and traffic (method/estimate.c) for a given partition. */
 void lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,

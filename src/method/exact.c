@@ -45,18 +45,43 @@ static void fill_minus_infinity(lsp_dtype type, void *values, int64_t begin, int
         for (int64_t i = begin; i < end; i++) ((float *)values)[i] = -INFINITY;
 }
 
+/* The rows' totals from local row `row` on, and what the kernel adds to. */
+static lsp_row_state state_at(const lsp_row_state *state, int64_t row, int64_t d_v, size_t element)
+{
+    size_t at = (size_t)row * element;
+    return (lsp_row_state){(char *)state->out + at * (size_t)d_v, (char *)state->max + at,
+                           (char *)state->sum + at};
+}
+
+static lsp_row_state total_at(const pass *p, int64_t row)
+{
+    lsp_row_state whole = {p->out, p->plan->max, p->plan->sum};
+    return state_at(&whole, row, p->plan->problem.desc.d_v, element_size(p->plan));
+}
+
+static lsp_row_state recent_at(const pass *p, int64_t row)
+{
+    if (!p->plan->recent.out) return total_at(p, row);
+    return state_at(&p->plan->recent, row, p->plan->problem.desc.d_v, element_size(p->plan));
+}
+
+static void clear_state(const lsp_attention *plan, lsp_row_state state, int64_t rows)
+{
+    size_t element = element_size(plan);
+    memset(state.out, 0, (size_t)(rows * plan->problem.desc.d_v) * element);
+    memset(state.sum, 0, (size_t)rows * element);
+    fill_minus_infinity(plan->problem.desc.compute, state.max, 0, rows);
+}
+
 static void reset_state(const pass *p)
 {
     lsp_attention *plan = p->plan;
-    const lsp_attention_desc *d = &plan->problem.desc;
-    size_t element = element_size(plan);
     int64_t chunks = lsp_ceil_div(plan->query_rows, plan->chunk_rows);
 #pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
     for (int64_t c = 0; c < chunks; c++) {
-        int64_t begin = c * plan->chunk_rows, end = lsp_min(begin + plan->chunk_rows, plan->query_rows);
-        memset(p->out + (size_t)(begin * d->d_v) * element, 0, (size_t)((end - begin) * d->d_v) * element);
-        memset((char *)plan->sum + (size_t)begin * element, 0, (size_t)(end - begin) * element);
-        fill_minus_infinity(d->compute, plan->max, begin, end);
+        int64_t begin = c * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->query_rows - begin);
+        clear_state(plan, total_at(p, begin), rows);
+        if (plan->recent.out) clear_state(plan, recent_at(p, begin), rows);
     }
 }
 
@@ -69,10 +94,11 @@ static int64_t finish_rows(const pass *p)
 #pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads) reduction(+ : empty)
     for (int64_t c = 0; c < chunks; c++) {
         int64_t begin = c * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->query_rows - begin);
-        size_t at = (size_t)begin * element;
+        lsp_row_state total = total_at(p, begin), recent = recent_at(p, begin);
         uint64_t mode = lsp_fpmode_enter();
-        empty += plan->kernel->finish(d->d_v, rows, p->out + at * (size_t)d->d_v, (char *)plan->max + at,
-                                      (char *)plan->sum + at, p->lse ? (char *)p->lse + at : NULL);
+        if (plan->recent.out) plan->kernel->fold(d->d_v, rows, &recent, &total);
+        empty += plan->kernel->finish(d->d_v, rows, total.out, total.max, total.sum,
+                                      p->lse ? (char *)p->lse + (size_t)begin * element : NULL);
         lsp_fpmode_leave(mode);
     }
     return empty;
@@ -163,21 +189,21 @@ static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thr
     int64_t high = lsp_partition_tile(&plan->partition, tile_end - 1).end;
     if (!may_see(plan, matrix->batch, begin, rows, low, high)) return 0;
     double pairs = look(plan, matrix->batch, begin, rows, low, high, room->sight);
-    size_t element = element_size(plan);
     int64_t row = matrix->first + begin;
     plan->kernel->pack_queries(d->d_k, p->q + (size_t)(row * d->d_k) * lsp_dtype_size(d->q_type), d->q_type,
                                rows, p->factor, room->q);
-    lsp_query_rows state = {.rows = rows,
-                            .q = room->q,
-                            .sight = room->sight,
-                            .out = p->out + (size_t)(row * d->d_v) * element,
-                            .max = (char *)plan->max + (size_t)row * element,
-                            .sum = (char *)plan->sum + (size_t)row * element};
+    lsp_row_state total = total_at(p, row), recent = recent_at(p, row);
+    lsp_query_rows state = {rows, room->q, room->sight, recent.out, recent.max, recent.sum};
     lsp_score_rule rule = rule_of(d, matrix->head);
     for (int64_t t = tile_begin; t < tile_end; t++) {
-        int64_t index = t - w->tile_begin;
-        lsp_key_tile tile = {packed_tile_k(plan, index), packed_tile_v(plan, index),
-                             lsp_partition_tile(&plan->partition, t).first, plan->v_finite[index]};
+        int64_t first = lsp_partition_tile(&plan->partition, t).first, index = t - w->tile_begin;
+        /* Sights never go back: the chunk's ends tell whether any row sees the tile. */
+        if (room->sight[0].begin >= first + plan->shape.tile_keys || room->sight[rows - 1].end <= first)
+            continue;
+        if (plan->recent.out && first % (LSP_FOLD_TILES * plan->shape.tile_keys) == 0)
+            plan->kernel->fold(d->d_v, rows, &recent, &total);
+        lsp_key_tile tile = {packed_tile_k(plan, index), packed_tile_v(plan, index), first,
+                             plan->v_finite[index]};
         plan->kernel->attend(&plan->shape, &rule, &tile, &state, room->scratch);
         if (main_thread) lsp_gather_progress(plan->gather);
     }

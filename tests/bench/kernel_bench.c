@@ -73,6 +73,7 @@ static void run_chunk(const bench *b, int64_t begin, int64_t count)
                            b->max + at * b->size,
                            b->sum + at * b->size};
     for (int64_t first = 0; first < b->m; first += s->tile_keys) {
+        if (rows.sight[0].begin >= first + s->tile_keys || rows.sight[count - 1].end <= first) continue;
         lsp_key_tile tile = {b->k + (size_t)(first * s->k_depth) * b->packed,
                              b->v + (size_t)(first * s->v_stride) * b->packed, first, true};
         b->kernel->attend(s, &rule, &tile, &rows, b->scratch);

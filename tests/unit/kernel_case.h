@@ -106,10 +106,20 @@ static inline void number_set(const kernel_result *r, char *array, int64_t index
         ((float *)(void *)array)[index] = (float)value;
 }
 
-/* Runs the whole case, `rows_a_call` rows in a call. */
-static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case *c, int64_t rows_a_call)
+/* Folds all rows of `recent` into `total`. */
+static inline void case_fold(const lsp_kernel *kernel, const kernel_case *c, const kernel_result *recent,
+                             const kernel_result *total)
 {
-    kernel_result r = result_make(kernel, c);
+    lsp_row_state from = {recent->state, recent->max, recent->sum},
+                  to = {total->state, total->max, total->sum};
+    kernel->fold(c->d_v, c->n, &from, &to);
+}
+
+/* Runs the whole case, `rows_a_call` rows in a call; sums over fold_tiles tiles are folded, none if it is 0. */
+static inline kernel_result case_run_folding(const lsp_kernel *kernel, const kernel_case *c,
+                                             int64_t rows_a_call, int64_t fold_tiles)
+{
+    kernel_result r = result_make(kernel, c), total = result_make(kernel, c);
     lsp_tile_shape shape = kernel->shape(c->d_k, c->d_v);
     size_t packed = (size_t)kernel->packed_bytes, depth = (size_t)shape.k_depth;
     char *q = lsp_memory_alloc(c->n * shape.k_depth, packed);
@@ -121,11 +131,13 @@ static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case
     memset(scratch, 0xFF, kernel->scratch_bytes(&shape));
     lsp_score_rule rule = {c->softcap * LOG2_E, c->slope * LOG2_E, c->scale * LOG2_E};
     uint64_t mode = lsp_fpmode_enter();
-    for (int64_t i = 0; i < c->n; i++) number_set(&r, r.max, i, -INFINITY);
+    for (int64_t i = 0; i < c->n; i++)
+        number_set(&r, r.max, i, -INFINITY), number_set(&total, total.max, i, -INFINITY);
     kernel->pack_queries(c->d_k, c->q, LSP_F32, c->n, c->scale * LOG2_E, q);
     for (int64_t first = 0; first < c->m; first += shape.tile_keys) {
         int64_t begin = lsp_max(first, c->key_begin), end = lsp_min(first + shape.tile_keys, c->key_end);
         if (begin >= end) continue;
+        if (fold_tiles && first % (fold_tiles * shape.tile_keys) == 0) case_fold(kernel, c, &r, &total);
         lsp_key_tile tile = {k, v, first, false};
         kernel->pack_k(&shape, c->k + begin * c->d_k, LSP_F32, begin - first, end - begin, k);
         tile.v_finite = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
@@ -137,6 +149,12 @@ static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case
             kernel->attend(&shape, &rule, &tile, &rows, scratch);
         }
     }
+    if (fold_tiles) {
+        case_fold(kernel, c, &r, &total);
+        kernel_result folded = total;
+        total = r, r = folded;
+    }
+    result_free(&total);
     memcpy(r.out, r.state, (size_t)(c->n * c->d_v) * r.size);
     r.empty = kernel->finish(c->d_v, c->n, r.out, r.max, r.sum, r.lse);
     lsp_fpmode_leave(mode);
@@ -145,6 +163,11 @@ static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case
     lsp_memory_free(v);
     lsp_memory_free(scratch);
     return r;
+}
+
+static inline kernel_result case_run(const lsp_kernel *kernel, const kernel_case *c, int64_t rows_a_call)
+{
+    return case_run_folding(kernel, c, rows_a_call, 0);
 }
 
 /* Calls `check` for every table entry of this machine. */

@@ -174,6 +174,39 @@ static void finish_divides_and_takes_the_logarithm(void **state)
     for_each_kernel(check_finish);
 }
 
+/* Rows that see the first keys only, the last only, all, and none (random sights), three tiles. */
+static void check_fold(const lsp_kernel *kernel)
+{
+    int64_t keys = kernel->shape(20, 21).tile_keys;
+    kernel_case c = case_make(23, 3 * keys - 7, 20, 21, 5);
+    case_random_sights(&c, 6);
+    c.sight[0] = (lsp_sight){0, 9, 0}, c.sight[1] = (lsp_sight){3 * keys - 9, 3 * keys - 7, 0};
+    c.sight[2] = (lsp_sight){0, c.m, 0}, c.sight[3] = (lsp_sight){keys - 1, keys + 1, 0};
+    kernel_result plain = case_run(kernel, &c, 7), rare = case_run_folding(kernel, &c, 7, 3),
+                  often = case_run_folding(kernel, &c, 7, 1);
+    size_t bytes = (size_t)(c.n * c.d_v) * plain.size;
+    assert_memory_equal(plain.out, rare.out, bytes); /* one fold at the end is exact */
+    assert_memory_equal(plain.lse, rare.lse, (size_t)c.n * plain.size);
+    assert_int_equal(often.empty, plain.empty);
+    double tolerance = kernel->compute == LSP_F64 ? 1e-14 : kernel->compute == LSP_F32 ? 2e-6 : 2e-2;
+    for (int64_t i = 0; i < c.n * c.d_v; i++) {
+        double a = number_at(&often, often.out, i), b = number_at(&plain, plain.out, i);
+        assert_true(fabs(a - b) <= tolerance * fmax(1, fabs(b)));
+    }
+    assert_memory_equal(plain.out, often.out,
+                        (size_t)c.d_v * plain.size); /* row 0: folds of nothing change nothing */
+    result_free(&plain);
+    result_free(&rare);
+    result_free(&often);
+    case_free(&c);
+}
+
+static void folding_adds_and_empties(void **state)
+{
+    (void)state;
+    for_each_kernel(check_fold);
+}
+
 static void check_burst(const lsp_kernel *kernel)
 {
     double once = kernel->fma_burst(10);
@@ -223,6 +256,7 @@ int main(void)
         cmocka_unit_test(exp2_of_bf16_is_rounded_once),
         cmocka_unit_test(softcap_keeps_relative_accuracy),
         cmocka_unit_test(finish_divides_and_takes_the_logarithm),
+        cmocka_unit_test(folding_adds_and_empties),
         cmocka_unit_test(dispatch_gives_what_the_machine_runs),
         cmocka_unit_test(fpmode_flushes_denormals_and_comes_back),
     };

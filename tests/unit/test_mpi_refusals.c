@@ -112,7 +112,7 @@ static void choices_that_cannot_be(void **state)
 {
     (void)state;
     REFUSE(LSP_ERR_USAGE, "f16, bf16, f32 or f64", k_type, LSP_I64);
-    REFUSE(LSP_ERR_USAGE, "bf16", compute, LSP_BF16);
+    REFUSE(LSP_ERR_USAGE, "bf16, f32 or f64", compute, LSP_F16);
     REFUSE(LSP_ERR_USAGE, "mask", mask, (lsp_mask_kind)3);
     REFUSE(LSP_ERR_USAGE, "alignment", align, (lsp_causal_align)2);
     REFUSE(LSP_ERR_USAGE, "instruction set", isa, (lsp_isa)9);
