@@ -74,9 +74,9 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     }
     f.packed = p->panel_tiles * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
     int64_t state = lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2; /* numbers a row */
-    f.work =
-        state * rows * element + threads * (chunk * (shape.k_depth * packed + (int64_t)sizeof(lsp_sight)) +
-                                            (int64_t)kernel->scratch_bytes(&shape));
+    f.work = state * rows * element +
+             threads * (chunk * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
+                        (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;
     return f;
 }
