@@ -38,7 +38,7 @@ lsp_status lsp_verify_attention(lsp_context *ctx, const lsp_attention_desc *desc
 
 /* ---- joining ------------------------------------------------------------------------------------ */
 
-/* Local. Joins partial results over disjoint key sets into out/lse (parts[0..count) each [rows, d_v]
+/* Local, in OpenMP's number of threads (omp_set_num_threads). Joins partial results over disjoint key sets into out/lse (parts[0..count) each [rows, d_v]
  * and [rows], type f32 or f64): lse = log sum exp(lse_i), out = sum exp(lse_i - lse) out_i, in double.
  * Rows without keys anywhere give 0 and -inf. out may be one of the parts. */
 void lsp_merge_rows(lsp_dtype type, int64_t rows, int64_t d_v, int count, const void *const *parts,
@@ -54,7 +54,7 @@ typedef enum lsp_tensor_role {
     LSP_ROLE_X = 3
 } lsp_tensor_role;
 
-/* Local. Fills the given runs of a synthetic tensor [*, heads, n, d] of type f16, bf16, f32 or f64.
+/* Local, in OpenMP's number of threads (omp_set_num_threads). Fills the given runs of a synthetic tensor [*, heads, n, d] of type f16, bf16, f32 or f64.
  * Every element depends on (distribution, role, seed, its own index) alone, so any rank may fill any
  * part. normal: N(0, 1). peaked: normal, with K a noisy copy of Q's directions so that scores reach
  * about +-15 at scale 1/sqrt(d). walk: a smooth random walk along the rows. V is always N(0, 1).

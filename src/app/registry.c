@@ -57,7 +57,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_ATTENTION_ALIBI] = {"attention", "alibi", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                  "subtract slope(head) x distance from scores"},
     [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0, RUNS,
-                               "type of the computation and of the output"},
+                               "type of the computation; the output is f64 for f64, otherwise f32"},
     [LSP_KEY_COMPUTE_THREADS] = {"compute", "threads", LSP_OPTION_INT, "auto", "auto", 1, 4096, ALL,
                                  "threads of a rank (auto: OMP_NUM_THREADS, or the rank's cores)"},
     [LSP_KEY_COMPUTE_ISA] = {"compute", "isa", LSP_OPTION_CHOICE, "auto", "auto|portable|avx2|avx512", 0, 0,
