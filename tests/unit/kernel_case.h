@@ -188,7 +188,7 @@ static inline void for_each_kernel(void (*check)(const lsp_kernel *kernel))
     assert_true(count >= 3);
     if (lsp_kernel_pairs()) {
         check(lsp_kernel_pairs());
-        check(&lsp_kernel_avx512_bf16);
+        check(lsp_kernel_widened());
     }
 }
 

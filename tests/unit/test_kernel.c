@@ -19,7 +19,7 @@ static int kernels(const lsp_kernel *list[KERNELS])
     /* For bf16 on AVX-512 there are two, of which the table gives the faster one: here both. */
     if (lsp_kernel_pairs()) {
         list[count++] = lsp_kernel_pairs();
-        list[count++] = &lsp_kernel_avx512_bf16;
+        list[count++] = lsp_kernel_widened();
     }
     return count;
 }
@@ -315,8 +315,8 @@ static void avx2_and_avx512_agree_in_every_bit(void **state)
     const lsp_kernel *pairs[][2] = {
         {lsp_kernel_get(LSP_ISA_AVX2, LSP_F32), lsp_kernel_get(LSP_ISA_AVX512, LSP_F32)},
         {lsp_kernel_get(LSP_ISA_AVX2, LSP_F64), lsp_kernel_get(LSP_ISA_AVX512, LSP_F64)},
-        {lsp_kernel_get(LSP_ISA_AVX2, LSP_BF16), &lsp_kernel_avx512_bf16},
-        {&lsp_kernel_avx512_bf16, lsp_kernel_pairs()},
+        {lsp_kernel_get(LSP_ISA_AVX2, LSP_BF16), lsp_kernel_widened()},
+        {lsp_kernel_widened(), lsp_kernel_pairs()},
     };
     for (int pair = 0; pair < 4 && pairs[pair][1]; pair++) {
         const lsp_kernel *avx2 = pairs[pair][0], *avx512 = pairs[pair][1];
