@@ -198,6 +198,7 @@ cJSON *lsp_bench_json(const lsp_bench *b)
     if (gmtime_r(&now, &broken_down)) (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &broken_down);
     (void)cJSON_AddStringToObject(json, "date", date);
     (void)cJSON_AddStringToObject(json, "processor", b->processor);
+    if (b->cell_count > 0) (void)cJSON_AddStringToObject(json, "isa", lsp_isa_name(b->cells[0].result.isa));
     add_machine(json, b);
     cJSON *cells = cJSON_AddArrayToObject(json, "cells");
     for (int64_t i = 0; i < b->cell_count; i++) add_cell(cells, b, &b->cells[i]);

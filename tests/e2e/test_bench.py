@@ -186,7 +186,7 @@ class Bench(Case):
         """Before anything is measured."""
         _, report = self.bench()
         for what, content, words in (
-            ("text", "no JSON at all", ["JSON"]),
+            ("JSON", "no JSON at all", ["JSON"]),
             ("empty", "", ["JSON"]),
             ("cut", json.dumps(report)[:-20], ["JSON"]),
             ("other command", {**report, "command": "attend"}, ["command"]),
@@ -199,7 +199,7 @@ class Bench(Case):
         ):
             with self.subTest(what):
                 path = self.write("earlier.json", content)
-                on = (1,) if what == "no number" else (1, 2)
+                on = (2,) if what == "JSON" else (1,)  # rank 0 alone reads it; all hear the verdict
                 self.refused(CONTENT, ["earlier.json", *words], "--compare", path, on=on)
 
     def test_compare_with_no_file(self):
@@ -229,7 +229,7 @@ class Bench(Case):
             ("bench.mask", "none", "bench.masks"),
         ):
             with self.subTest(f"{key}={value}"):
-                self.refused(USAGE, [word], f"--{key}={value}")
+                self.refused(USAGE, [word], f"--{key}={value}", on=(1,))
 
     def test_impossible_runs(self):
         self.refused(USAGE, ["heads"], shape__heads=3, shape__kv_heads=2)
