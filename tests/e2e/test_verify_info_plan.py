@@ -119,7 +119,7 @@ class InfoAndHelp(Case):
         """Without the launcher, and with no rank but one speaking."""
         general = execute([BIN, "--help"])
         self.assertEqual((general.returncode, general.stderr), (0, ""))
-        for command in ("attend", "generate", "info", "merge", "plan", "verify"):
+        for command in ("attend", "bench", "generate", "info", "merge", "plan", "verify"):
             self.assertIn(command, general.stdout)
             result = execute([BIN, command, "--help"])
             self.assertEqual((result.returncode, result.stderr), (0, ""))
