@@ -14,6 +14,17 @@ INLINE real canonical(real a)
     return a != a ? (real)NAN : a + (real)0;
 }
 
+/* o /= total. NaNs are rare, and a loop without them is one of vectors in every build. */
+INLINE void finish_row(int64_t d_v, real *o, real total)
+{
+    int numbers = 1;
+    for (int64_t c = 0; c < d_v; c++) {
+        o[c] = o[c] / total + (real)0;
+        numbers &= o[c] == o[c];
+    }
+    for (int64_t c = 0; c < d_v && !numbers; c++) o[c] = canonical(o[c]);
+}
+
 static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, const void *sum, void *lse)
 {
     const double ln2 = 0.69314718055994530942;
@@ -27,9 +38,8 @@ static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, con
             empty++;
             continue;
         }
-        real total = sums[r];
-        for (int64_t c = 0; c < d_v; c++) o[c] = canonical(o[c] / total);
-        if (l) *l = canonical((real)(((double)maxima[r] + log2((double)total)) * ln2));
+        finish_row(d_v, o, sums[r]);
+        if (l) *l = canonical((real)(((double)maxima[r] + log2((double)sums[r])) * ln2));
     }
     return empty;
 }

@@ -62,10 +62,23 @@ static span document_span(const lsp_mask *mask, int64_t batch, int64_t document)
 
 lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row)
 {
-    span s = document_span(mask, batch, mask->documents ? find_document(mask, row) : 0);
-    int64_t position = row + s.shift;
-    return (lsp_sight){clamp(position - reach_left(mask), s.lower, s.upper),
-                       clamp(position + reach_right(mask) + 1, s.lower, s.upper), position};
+    lsp_sight sight;
+    lsp_mask_sights(mask, batch, row, 1, &sight);
+    return sight;
+}
+
+void lsp_mask_sights(const lsp_mask *mask, int64_t batch, int64_t row, int64_t count, lsp_sight *sights)
+{
+    int64_t left = reach_left(mask), right = reach_right(mask), end = row + count;
+    while (row < end) {
+        span s = document_span(mask, batch, mask->documents ? find_document(mask, row) : 0);
+        int64_t same_end = lsp_max(row + 1, lsp_min(end, s.row_end));
+        for (; row < same_end; row++) {
+            int64_t position = row + s.shift;
+            *sights++ = (lsp_sight){clamp(position - left, s.lower, s.upper),
+                                    clamp(position + right + 1, s.lower, s.upper), position};
+        }
+    }
 }
 
 /* Sum of clamp(i + shift, low, high) for i in [begin, end); in double, exact below 2^53. */

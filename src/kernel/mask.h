@@ -28,6 +28,9 @@ typedef struct lsp_sight {
 /* Local. Sight of row `row` (of the whole) in batch `batch`. begin and end do not decrease from one row to the next. */
 lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row);
 
+/* Local. The same for rows [row, row + count), into sights[0 .. count). */
+void lsp_mask_sights(const lsp_mask *mask, int64_t batch, int64_t row, int64_t count, lsp_sight *sights);
+
 /* Local. Visible pairs of rows [begin, end) in batch `batch`, in closed form or O(documents). */
 double lsp_mask_pairs(const lsp_mask *mask, int64_t batch, int64_t begin, int64_t end);
 

@@ -52,6 +52,14 @@ INLINE vec pack_units(const void *src, lsp_dtype type, size_t size, int64_t inde
 #endif
 }
 
+/* What packing reads next is asked for so many bytes ahead. */
+enum { PACK_AHEAD = 4096 };
+
+INLINE void pack_prefetch(const void *p)
+{
+    __builtin_prefetch((const char *)p + PACK_AHEAD, 0, 2);
+}
+
 /* Transposes LANES x LANES elements: log2(LANES) perfect shuffles. */
 INLINE void transpose(vec block[LANES])
 {
@@ -82,26 +90,48 @@ INLINE double pack_largest(vec largest, vec check)
     return most;
 }
 
-/* LANES keys, of which [begin, end) are present: src row 0 is key `begin`. dst is column 0 of a strip. Returns the
- * squares of the keys' norms (bf16: nothing of use). */
+/* LANES keys times the LANES units from element d on. Unless all of them are there (a constant), keys [begin, end)
+ * are, and src row 0 is key `begin`. dst is column 0 of a strip. Adds to the squares of the keys' norms. */
+INLINE vec pack_block(const bool whole, const lsp_tile_shape *shape, const void *src, lsp_dtype type,
+                      size_t size, int64_t begin, int64_t end, int64_t d, real *dst, vec squares)
+{
+    int64_t d_k = shape->d_k, left = whole ? LANES * UNIT_ELEMENTS : d_k - d;
+    const char *from = (const char *)src + (size_t)d * size;
+    vec block[LANES];
+    UNROLL
+    for (int i = 0; i < LANES; i++) {
+        if (whole) {
+            const char *row = from + (size_t)(i * d_k) * size;
+            pack_prefetch(row);
+            block[i] = pack_units(row, type, size, 0, left);
+        } else {
+            block[i] =
+                i >= begin && i < end ? pack_units(from, type, size, (i - begin) * d_k, left) : vec_zero();
+        }
+    }
+    transpose(block);
+    int64_t first = d / UNIT_ELEMENTS;
+    int64_t columns = whole ? LANES : lsp_min(LANES, shape->k_depth / UNIT_ELEMENTS - first);
+    UNROLL
+    for (int i = 0; i < LANES; i++) {
+        if (i >= columns) break;
+        vec_store(dst + (first + i) * STRIP_KEYS, block[i]);
+        if (!BRAIN) squares = vec_fma(block[i], block[i], squares);
+    }
+    return squares;
+}
+
+/* LANES keys, of which [begin, end) are present. Returns the squares of their norms (bf16: nothing of use). */
 INLINE vec pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size, int64_t begin,
                      int64_t end, real *dst)
 {
-    int64_t d_k = shape->d_k;
     vec squares = vec_zero();
-    for (int64_t d = 0; d < d_k; d += LANES * UNIT_ELEMENTS) {
-        vec block[LANES];
-        UNROLL
-        for (int i = 0; i < LANES; i++)
-            block[i] = i >= begin && i < end ? pack_units(src, type, size, (i - begin) * d_k + d, d_k - d)
-                                             : vec_zero();
-        transpose(block);
-        int64_t first = d / UNIT_ELEMENTS, columns = lsp_min(LANES, shape->k_depth / UNIT_ELEMENTS - first);
-        for (int i = 0; i < columns; i++) {
-            vec_store(dst + (first + i) * STRIP_KEYS, block[i]);
-            squares = vec_fma(block[i], block[i], squares);
-        }
-    }
+    int64_t d = 0;
+    if (begin == 0 && end == LANES)
+        for (; d + LANES * UNIT_ELEMENTS <= shape->d_k; d += LANES * UNIT_ELEMENTS)
+            squares = pack_block(true, shape, src, type, size, begin, end, d, dst, squares);
+    for (; d < shape->d_k; d += LANES * UNIT_ELEMENTS)
+        squares = pack_block(false, shape, src, type, size, begin, end, d, dst, squares);
     return squares;
 }
 
@@ -133,31 +163,55 @@ static double pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype typ
     }
 }
 
+/* Vectors of the rows of one unit of keys, at column c; `left` columns are there. */
+INLINE void pack_values(const void *const *rows, lsp_dtype type, size_t size, int64_t c, int64_t left,
+                        vec *largest, vec *check, real *dst)
+{
+    vec value[UNIT_ELEMENTS];
+    UNROLL
+    for (int i = 0; i < UNIT_ELEMENTS; i++) {
+        if (rows[i]) pack_prefetch((const char *)rows[i] + (size_t)c * size);
+        value[i] = rows[i] ? pack_load(rows[i], type, size, c, left) : vec_zero();
+        *check = vec_fma(value[i], vec_zero(), *check);
+        *largest = vec_max(*largest, vec_abs(value[i]));
+    }
+#ifdef VEC_HAS_PAIRS
+    vec_store(dst + c, unit_pair(value[0], value[1]));
+#else
+    vec_store(dst + c, value[0]);
+#endif
+}
+
 INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
                           int64_t offset, int64_t count, real *tile_v)
 {
-    vec largest = vec_zero(), check = vec_zero(); /* check: NaN with the first element that is not finite */
+    enum { CHAINS = 4 };
+    vec largest[CHAINS], check[CHAINS]; /* check: NaN with the first element that is not finite */
+    UNROLL
+    for (int i = 0; i < CHAINS; i++) largest[i] = check[i] = vec_zero();
     for (int64_t row = 0; row < shape->tile_keys / UNIT_ELEMENTS; row++) {
         real *dst = tile_v + row * shape->v_stride;
-        int64_t key = row * UNIT_ELEMENTS - offset;
-        for (int64_t c = 0; c < shape->v_stride; c += LANES) {
-            vec value[UNIT_ELEMENTS];
-            UNROLL
-            for (int i = 0; i < UNIT_ELEMENTS; i++) {
-                bool present = key + i >= 0 && key + i < count;
-                value[i] = present ? pack_load(src, type, size, (key + i) * shape->d_v + c, shape->d_v - c)
-                                   : vec_zero();
-                check = vec_fma(value[i], vec_zero(), check);
-                largest = vec_max(largest, vec_abs(value[i]));
-            }
-#ifdef VEC_HAS_PAIRS
-            vec_store(dst + c, unit_pair(value[0], value[1]));
-#else
-            vec_store(dst + c, value[0]);
-#endif
+        const void *rows[UNIT_ELEMENTS];
+        for (int i = 0; i < UNIT_ELEMENTS; i++) {
+            int64_t key = row * UNIT_ELEMENTS - offset + i;
+            bool present = key >= 0 && key < count;
+            rows[i] = present ? (const char *)src + (size_t)(key * shape->d_v) * size : NULL;
         }
+        int64_t c = 0;
+        for (; c + CHAINS * LANES <= shape->d_v; c += CHAINS * LANES) {
+            UNROLL
+            for (int i = 0; i < CHAINS; i++)
+                pack_values(rows, type, size, c + i * LANES, LANES, &largest[i], &check[i], dst);
+        }
+        for (; c < shape->v_stride; c += LANES)
+            pack_values(rows, type, size, c, shape->d_v - c, &largest[0], &check[0], dst);
     }
-    return pack_largest(largest, check);
+    UNROLL
+    for (int i = 1; i < CHAINS; i++) {
+        largest[0] = vec_max(largest[0], largest[i]);
+        check[0] = vec_add(check[0], check[i]);
+    }
+    return pack_largest(largest[0], check[0]);
 }
 
 static double pack_v(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
@@ -195,16 +249,18 @@ INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size
 INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size_t size, int64_t rows,
                               double factor, real *q)
 {
+    enum { BUFFER = 64 };
     int64_t count = rows * d_k;
-    for (int64_t i = 0; i < count; i += LANES) {
-        int width = (int)lsp_min(LANES, count - i);
-        if (type == LSP_F64) {
-            for (int j = 0; j < width; j++) q[i + j] = (real)(((const double *)src)[i + j] * factor);
-            continue;
-        }
-        real lanes[LANES];
-        vec_store(lanes, pack_load(src, type, size, i, width));
-        for (int j = 0; j < width; j++) q[i + j] = (real)((double)lanes[j] * factor);
+    if (type == LSP_F64) {
+        for (int64_t i = 0; i < count; i++) q[i] = (real)(((const double *)src)[i] * factor);
+        return;
+    }
+    for (int64_t i = 0; i < count; i += BUFFER) {
+        int64_t width = lsp_min(BUFFER, count - i);
+        real lanes[BUFFER];
+        for (int64_t j = 0; j < width; j += LANES)
+            vec_store(lanes + j, pack_load(src, type, size, i + j, width - j));
+        for (int64_t j = 0; j < width; j++) q[i + j] = (real)((double)lanes[j] * factor);
     }
 }
 #endif

@@ -46,6 +46,22 @@ static bool shows(const lsp_mask *mask, int64_t keys, int64_t i, int64_t j, int6
     return rule_shows(mask, p, j - key0);
 }
 
+/* Rows in runs of all lengths, which begin anywhere, have the sights that each has alone. */
+static void check_runs(const lsp_mask *mask, int64_t batch, const char *what)
+{
+    lsp_sight run[64];
+    for (int64_t begin = 0; begin < mask->n; begin++)
+        for (int64_t count = 1; count <= mask->n - begin && count <= 64; count += 3) {
+            lsp_mask_sights(mask, batch, begin, count, run);
+            for (int64_t i = 0; i < count; i++) {
+                lsp_sight alone = lsp_mask_sight(mask, batch, begin + i);
+                if (run[i].begin != alone.begin || run[i].end != alone.end ||
+                    run[i].position != alone.position)
+                    fail_msg("%s: row %d differs in a run from %d on", what, (int)(begin + i), (int)begin);
+            }
+        }
+}
+
 static void check_mask(const lsp_mask *mask, int64_t batches, const char *what)
 {
     for (int64_t b = 0; b < batches; b++) {
@@ -77,6 +93,7 @@ static void check_mask(const lsp_mask *mask, int64_t batches, const char *what)
                              (int)mask->m, (int)b, (int)from, (int)to, (int)(prefix[to] - prefix[from]),
                              lsp_mask_pairs(mask, b, from, to));
     }
+    for (int64_t batch = 0; batch < batches; batch++) check_runs(mask, batch, what);
 }
 
 /* ---- cases --------------------------------------------------------------------------------------- */
