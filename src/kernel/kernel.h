@@ -50,7 +50,7 @@ typedef struct lsp_key_tile {
     int64_t first;               /* absolute index of the tile's first key */
     double k_norm;               /* as pack_k returned it */
     double v_max;                /* as pack_v returned it */
-    const void *next_k, *next_v; /* of the tile after, which is asked for meanwhile; NULL: none */
+    const void *next_k, *next_v; /* of the tile after, packed or not, which is asked for meanwhile; NULL: none */
 } lsp_key_tile;
 
 /* Query rows and their running state, which has the result type of the computing type. Row r's sight is sight[r]; positions are absolute. */

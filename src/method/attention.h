@@ -47,12 +47,14 @@ struct lsp_attention {
     lsp_gather *gather;
     /* Work space. */
     int64_t chunk_rows;
-    void *packed_k, *packed_v; /* [panel tiles] packed tiles */
-    lsp_tile_bounds *bounds;   /* [panel tiles] */
-    void *max, *sum;           /* [query_rows] */
-    lsp_row_state recent;      /* [query_rows] since the last fold; out is NULL where nothing is folded */
-    lsp_thread_room *rooms;    /* [threads] */
-    double pairs;              /* visible pairs of this rank */
+    bool unit_tasks;            /* a thread takes all rows of a unit, and packs key tiles one at a time */
+    unsigned char *chunk_stage; /* [matrices][chunks] of an execution */
+    void *packed_k, *packed_v;  /* [panel tiles] packed tiles; [threads] with unit_tasks */
+    lsp_tile_bounds *bounds;    /* [panel tiles] */
+    void *max, *sum;            /* [query_rows] */
+    lsp_row_state recent;       /* [query_rows] since the last fold; out is NULL where nothing is folded */
+    lsp_thread_room *rooms;     /* [threads] */
+    double pairs;               /* visible pairs of this rank */
     lsp_progress_fn progress;
     void *progress_user;
 };
@@ -62,10 +64,10 @@ struct lsp_attention {
 int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t *range,
                                  int64_t *range_start);
 
-/* Local. Rows that a thread takes at a time. */
-int64_t lsp_attention_chunk_rows(const lsp_problem *problem, int64_t rows, int threads);
+/* Local. Rows that a thread takes at a time on group rank r. */
+int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int threads);
 
-/* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32 over more keys than that. */
+/* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32, where a row may see more keys than that. */
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
 
 /* Local. Footprint and traffic (method/estimate.c) for a given partition. */

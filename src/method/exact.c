@@ -2,107 +2,20 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "base/checked.h"
 #include "base/clock.h"
-#include "base/memory.h"
-#include "method/attention.h"
+#include "method/chunk.h"
 
-#include <math.h>
 #include <omp.h>
-#include <string.h>
 
 #define LOG2_E 1.4426950408889634074
-
-/* One execution. */
-typedef struct pass {
-    lsp_attention *plan;
-    const char *q;
-    char *out;
-    void *lse;
-    double factor; /* of the queries: scale * log2 e */
-    double pairs_done;
-    int64_t empty_rows;
-} pass;
 
 /* The panel that is being computed: tiles [tile_begin, tile_end) of the group, matrices that use them. */
 typedef struct panel_work {
     lsp_panel panel;
     int64_t tile_begin, tile_end;
-    int64_t matrix_begin, chunks; /* tasks: chunks of each matrix */
+    int64_t unit_begin, unit_end;
+    int64_t matrix_begin, chunks; /* tasks: chunks of each matrix; or whole units */
     int64_t task_count;
 } panel_work;
-
-static size_t element_size(const lsp_attention *plan)
-{
-    return lsp_dtype_size(lsp_dtype_result(plan->problem.desc.compute));
-}
-
-/* ---- state ------------------------------------------------------------------------------------- */
-
-static void fill_minus_infinity(lsp_dtype type, void *values, int64_t begin, int64_t end)
-{
-    if (type == LSP_F64)
-        for (int64_t i = begin; i < end; i++) ((double *)values)[i] = -INFINITY;
-    else
-        for (int64_t i = begin; i < end; i++) ((float *)values)[i] = -INFINITY;
-}
-
-/* The rows' totals from local row `row` on, and what the kernel adds to. */
-static lsp_row_state state_at(const lsp_row_state *state, int64_t row, int64_t d_v, size_t element)
-{
-    size_t at = (size_t)row * element;
-    return (lsp_row_state){(char *)state->out + at * (size_t)d_v, (char *)state->max + at,
-                           (char *)state->sum + at};
-}
-
-static lsp_row_state total_at(const pass *p, int64_t row)
-{
-    lsp_row_state whole = {p->out, p->plan->max, p->plan->sum};
-    return state_at(&whole, row, p->plan->problem.desc.d_v, element_size(p->plan));
-}
-
-static lsp_row_state recent_at(const pass *p, int64_t row)
-{
-    if (!p->plan->recent.out) return total_at(p, row);
-    return state_at(&p->plan->recent, row, p->plan->problem.desc.d_v, element_size(p->plan));
-}
-
-static void clear_state(const lsp_attention *plan, lsp_row_state state, int64_t rows)
-{
-    size_t element = element_size(plan);
-    memset(state.out, 0, (size_t)(rows * plan->problem.desc.d_v) * element);
-    memset(state.sum, 0, (size_t)rows * element);
-    fill_minus_infinity(plan->problem.desc.compute, state.max, 0, rows);
-}
-
-static void reset_state(const pass *p)
-{
-    lsp_attention *plan = p->plan;
-    int64_t chunks = lsp_ceil_div(plan->query_rows, plan->chunk_rows);
-#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
-    for (int64_t c = 0; c < chunks; c++) {
-        int64_t begin = c * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->query_rows - begin);
-        clear_state(plan, total_at(p, begin), rows);
-        if (plan->recent.out) clear_state(plan, recent_at(p, begin), rows);
-    }
-}
-
-static int64_t finish_rows(const pass *p)
-{
-    lsp_attention *plan = p->plan;
-    const lsp_attention_desc *d = &plan->problem.desc;
-    size_t element = element_size(plan);
-    int64_t chunks = lsp_ceil_div(plan->query_rows, plan->chunk_rows), empty = 0;
-#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads) reduction(+ : empty)
-    for (int64_t c = 0; c < chunks; c++) {
-        int64_t begin = c * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->query_rows - begin);
-        lsp_row_state total = total_at(p, begin), recent = recent_at(p, begin);
-        uint64_t mode = lsp_fpmode_enter();
-        if (plan->recent.out) plan->kernel->fold(d->d_v, rows, &recent, &total);
-        empty += plan->kernel->finish(d->d_v, rows, total.out, total.max, total.sum,
-                                      p->lse ? (char *)p->lse + (size_t)begin * element : NULL);
-        lsp_fpmode_leave(mode);
-    }
-    return empty;
-}
 
 /* ---- one panel --------------------------------------------------------------------------------- */
 
@@ -111,12 +24,29 @@ static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel)
     panel_work w = {.panel = panel,
                     .tile_begin = plan->panel_tiles[panel.index],
                     .tile_end = plan->panel_tiles[panel.index + 1]};
-    int64_t unit_begin = lsp_partition_tile(&plan->partition, w.tile_begin).unit;
-    int64_t unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
-    w.matrix_begin = plan->unit_matrix[unit_begin];
+    w.unit_begin = lsp_partition_tile(&plan->partition, w.tile_begin).unit;
+    w.unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
+    w.matrix_begin = plan->unit_matrix[w.unit_begin];
     w.chunks = lsp_ceil_div(plan->rows, plan->chunk_rows);
-    w.task_count = (plan->unit_matrix[unit_end] - w.matrix_begin) * w.chunks;
+    w.task_count = plan->unit_tasks ? w.unit_end - w.unit_begin
+                                    : (plan->unit_matrix[w.unit_end] - w.matrix_begin) * w.chunks;
     return w;
+}
+
+/* A key tile as it stands in the panel: present keys from `offset` on. */
+typedef struct stored_tile {
+    int64_t first, offset, count;
+    const char *k, *v;
+} stored_tile;
+
+static stored_tile tile_in_panel(const lsp_attention *plan, const panel_work *w, int64_t tile)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    lsp_tile_place place = lsp_partition_tile(&plan->partition, tile);
+    int64_t row = lsp_partition_tile_row(&plan->partition, tile) - plan->panels[w->panel.index].first;
+    return (stored_tile){place.first, place.begin - place.first, place.end - place.begin,
+                         (const char *)w->panel.k + (size_t)(row * d->d_k) * lsp_dtype_size(d->k_type),
+                         (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type)};
 }
 
 static void *packed_tile_k(const lsp_attention *plan, int64_t index)
@@ -131,31 +61,39 @@ static void *packed_tile_v(const lsp_attention *plan, int64_t index)
                                         (size_t)plan->kernel->packed_bytes;
 }
 
-static void pack_tile(lsp_attention *plan, const panel_work *w, int64_t tile)
+/* Packs a tile of the panel as the index-th of plan->packed_k and packed_v. */
+static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t index)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
-    lsp_tile_place place = lsp_partition_tile(&plan->partition, tile);
-    int64_t row = lsp_partition_tile_row(&plan->partition, tile) - plan->panels[w->panel.index].first;
-    int64_t index = tile - w->tile_begin, offset = place.begin - place.first, count = place.end - place.begin;
-    const char *k = (const char *)w->panel.k + (size_t)(row * d->d_k) * lsp_dtype_size(d->k_type);
-    const char *v = (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type);
-    plan->bounds[index].k_norm =
-        plan->kernel->pack_k(&plan->shape, k, d->k_type, offset, count, packed_tile_k(plan, index));
-    plan->bounds[index].v_max =
-        plan->kernel->pack_v(&plan->shape, v, d->v_type, offset, count, packed_tile_v(plan, index));
+    plan->bounds[index] =
+        (lsp_tile_bounds){plan->kernel->pack_k(&plan->shape, from->k, d->k_type, from->offset, from->count,
+                                               packed_tile_k(plan, index)),
+                          plan->kernel->pack_v(&plan->shape, from->v, d->v_type, from->offset, from->count,
+                                               packed_tile_v(plan, index))};
 }
 
-/* Fills the sights of local rows [begin, begin + rows); returns their pairs among keys [low, high). */
-static double look(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
-                   int64_t high, lsp_sight *sight)
+static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_t index)
 {
-    int64_t range = 0, start = 0, pairs = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t row = lsp_attention_global_row(plan, begin + r, &range, &start);
-        sight[r] = lsp_mask_sight(&plan->problem.mask, batch, row);
-        pairs += lsp_max(0, lsp_min(sight[r].end, high) - lsp_max(sight[r].begin, low));
+    return (lsp_key_tile){packed_tile_k(plan, index),
+                          packed_tile_v(plan, index),
+                          first,
+                          plan->bounds[index].k_norm,
+                          plan->bounds[index].v_max,
+                          NULL,
+                          NULL};
+}
+
+/* A tile packed into the thread's place; the one after it is asked for as it stands in the panel. */
+static lsp_key_tile pack_one(lsp_attention *plan, const panel_work *w, int64_t tile, int thread)
+{
+    stored_tile from = tile_in_panel(plan, w, tile);
+    pack_tile(plan, &from, thread);
+    lsp_key_tile packed = packed_tile(plan, from.first, thread);
+    if (tile + 1 < w->tile_end) {
+        stored_tile next = tile_in_panel(plan, w, tile + 1);
+        packed.next_k = next.k, packed.next_v = next.v;
     }
-    return (double)pairs;
+    return packed;
 }
 
 /* Whether any of local rows [begin, begin + rows) may see keys [low, high): sights never go back. */
@@ -169,57 +107,93 @@ static bool may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int
            lsp_mask_sight(&plan->problem.mask, batch, last).end > low;
 }
 
-static lsp_score_rule rule_of(const lsp_attention_desc *d, int64_t head)
+/* What a task computed: pairs, and rows that have ended without a key. */
+typedef struct task_done {
+    double pairs;
+    int64_t empty_rows;
+} task_done;
+
+/* The panel's tiles of a unit, and their keys. */
+typedef struct tile_range {
+    int64_t begin, end, key_begin, key_end;
+} tile_range;
+
+static tile_range tiles_of_unit(const lsp_attention *plan, const panel_work *w, int64_t unit)
 {
-    double slope = d->alibi_slopes ? d->alibi_slopes[head] : 0;
-    return (lsp_score_rule){d->softcap * LOG2_E, slope * LOG2_E, d->scale * LOG2_E};
+    tile_range t = {.begin = lsp_max(w->tile_begin, unit * plan->partition.unit_tiles),
+                    .end = lsp_min(w->tile_end, (unit + 1) * plan->partition.unit_tiles)};
+    t.key_begin = lsp_partition_tile(&plan->partition, t.begin).begin;
+    t.key_end = lsp_partition_tile(&plan->partition, t.end - 1).end;
+    return t;
 }
 
-/* One chunk of rows of one matrix against the panel's tiles of its unit; returns the pairs computed. */
-static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thread_room *room,
-                       bool main_thread)
+/* Whether no key after the panel's tiles of a unit is seen by the chunk. */
+static bool has_met_all(const lsp_attention *plan, const tile_range *tiles, int64_t unit, const lsp_chunk *c)
+{
+    return tiles->end == (unit + 1) * plan->partition.unit_tiles ||
+           c->state.sight[c->rows - 1].end <= tiles->key_end;
+}
+
+/* One chunk of rows of one matrix against the panel's tiles of its unit. */
+static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
 {
     lsp_attention *plan = p->plan;
-    const lsp_attention_desc *d = &plan->problem.desc;
-    const lsp_query_matrix *matrix = &plan->matrices[w->matrix_begin + task / w->chunks];
-    int64_t begin = task % w->chunks * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
-    int64_t unit_tile = matrix->unit * plan->partition.unit_tiles;
-    int64_t tile_begin = lsp_max(w->tile_begin, unit_tile);
-    int64_t tile_end = lsp_min(w->tile_end, unit_tile + plan->partition.unit_tiles);
-    int64_t low = lsp_partition_tile(&plan->partition, tile_begin).begin;
-    int64_t high = lsp_partition_tile(&plan->partition, tile_end - 1).end;
-    if (!may_see(plan, matrix->batch, begin, rows, low, high)) return 0;
-    double pairs = look(plan, matrix->batch, begin, rows, low, high, room->sight);
-    int64_t row = matrix->first + begin;
-    plan->kernel->pack_queries(d->d_k, p->q + (size_t)(row * d->d_k) * lsp_dtype_size(d->q_type), d->q_type,
-                               rows, p->factor, room->q);
-    lsp_row_state total = total_at(p, row), recent = recent_at(p, row);
-    plan->kernel->query_norms(d->d_k, rows, room->q, room->norm);
-    lsp_query_rows state = {rows, room->q, room->norm, room->sight, recent.out, recent.max, recent.sum};
-    lsp_score_rule rule = rule_of(d, matrix->head);
-    for (int64_t t = tile_begin; t < tile_end; t++) {
-        int64_t first = lsp_partition_tile(&plan->partition, t).first, index = t - w->tile_begin;
-        /* Sights never go back: the chunk's ends tell whether any row sees the tile. */
-        if (room->sight[0].begin >= first + plan->shape.tile_keys || room->sight[rows - 1].end <= first)
-            continue;
-        if (plan->recent.out && first % (LSP_FOLD_TILES * plan->shape.tile_keys) == 0)
-            plan->kernel->fold(d->d_v, rows, &recent, &total);
-        lsp_key_tile tile = {packed_tile_k(plan, index),
-                             packed_tile_v(plan, index),
-                             first,
-                             plan->bounds[index].k_norm,
-                             plan->bounds[index].v_max,
-                             NULL,
-                             NULL};
-        if (t + 1 < tile_end)
-            tile.next_k = packed_tile_k(plan, index + 1), tile.next_v = packed_tile_v(plan, index + 1);
-        plan->kernel->attend(&plan->shape, &rule, &tile, &state, room->scratch);
-        if (main_thread) lsp_gather_progress(plan->gather);
+    lsp_thread_room *room = &plan->rooms[thread];
+    int64_t index = w->matrix_begin + task / w->chunks, part = task % w->chunks;
+    const lsp_query_matrix *matrix = &plan->matrices[index];
+    int64_t begin = part * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
+    tile_range tiles = tiles_of_unit(plan, w, matrix->unit);
+    task_done done = {0, 0};
+    if (!may_see(plan, matrix->batch, begin, rows, tiles.key_begin, tiles.key_end)) return done;
+    lsp_chunk c;
+    done.pairs = lsp_chunk_open(p, index, part, tiles.key_begin, tiles.key_end, room, 0, &c);
+    for (int64_t t = tiles.begin; t < tiles.end; t++) {
+        int64_t first = lsp_partition_tile(&plan->partition, t).first, at = t - w->tile_begin;
+        if (!lsp_chunk_sees(plan, &c, first)) continue;
+        lsp_key_tile tile = packed_tile(plan, first, at);
+        if (t + 1 < tiles.end)
+            tile.next_k = packed_tile_k(plan, at + 1), tile.next_v = packed_tile_v(plan, at + 1);
+        lsp_chunk_attend(plan, &c, &tile, room);
+        if (thread == 0) lsp_gather_progress(plan->gather);
     }
-    return pairs;
+    if (has_met_all(plan, &tiles, matrix->unit, &c)) done.empty_rows = lsp_chunk_close(p, &c);
+    return done;
 }
 
-static void compute_panel(pass *p, lsp_panel panel)
+/* All matrices of a unit, each of one chunk, against the panel's tiles of it, packed one by one. */
+static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t unit, int thread)
+{
+    lsp_attention *plan = p->plan;
+    lsp_thread_room *room = &plan->rooms[thread];
+    tile_range tiles = tiles_of_unit(plan, w, unit);
+    int64_t first = plan->unit_matrix[unit], matrices = plan->unit_matrix[unit + 1] - first;
+    lsp_chunk chunks[LSP_UNIT_HEADS];
+    task_done done = {0, 0};
+    if (matrices == 0 ||
+        !may_see(plan, plan->matrices[first].batch, 0, plan->rows, tiles.key_begin, tiles.key_end))
+        return done;
+    for (int64_t i = 0; i < matrices; i++)
+        done.pairs +=
+            lsp_chunk_open(p, first + i, 0, tiles.key_begin, tiles.key_end, room, i * plan->rows, &chunks[i]);
+    for (int64_t t = tiles.begin; t < tiles.end; t++) {
+        /* The matrices of a unit have the same rows, and so the same sights. */
+        if (!lsp_chunk_sees(plan, &chunks[0], lsp_partition_tile(&plan->partition, t).first)) continue;
+        lsp_key_tile tile = pack_one(plan, w, t, thread);
+        for (int64_t i = 0; i < matrices; i++) lsp_chunk_attend(plan, &chunks[i], &tile, room);
+        if (thread == 0) lsp_gather_progress(plan->gather);
+    }
+    for (int64_t i = 0; i < matrices && has_met_all(plan, &tiles, unit, &chunks[0]); i++)
+        done.empty_rows += lsp_chunk_close(p, &chunks[i]);
+    return done;
+}
+
+static task_done run_task(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
+{
+    if (p->plan->rows == 0) return (task_done){0, 0};
+    return p->plan->unit_tasks ? run_unit(p, w, w->unit_begin + task, thread) : run_chunk(p, w, task, thread);
+}
+
+static void compute_panel(lsp_pass *p, lsp_panel panel)
 {
     lsp_attention *plan = p->plan;
     panel_work w = describe_panel(plan, panel);
@@ -228,13 +202,20 @@ static void compute_panel(pass *p, lsp_panel panel)
     {
         uint64_t mode = lsp_fpmode_enter();
         int thread = omp_get_thread_num();
+        if (!plan->unit_tasks) {
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t t = w.tile_begin; t < w.tile_end; t++) pack_tile(plan, &w, t);
+            for (int64_t t = w.tile_begin; t < w.tile_end; t++) {
+                stored_tile from = tile_in_panel(plan, &w, t);
+                pack_tile(plan, &from, t - w.tile_begin);
+            }
+        }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < w.task_count; task++) {
-            double pairs = run_task(p, &w, task, &plan->rooms[thread], thread == 0);
+            task_done result = run_task(p, &w, task, thread);
 #pragma omp atomic
-            done += pairs;
+            p->empty_rows += result.empty_rows;
+#pragma omp atomic
+            done += result.pairs;
             if (thread == 0 && plan->progress && plan->pairs > 0) {
                 double now;
 #pragma omp atomic read
@@ -253,15 +234,15 @@ lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void 
                                  void *lse, lsp_attention_stats *stats)
 {
     double begin = lsp_clock();
-    pass p = {.plan = plan, .q = q, .out = out, .lse = lse, .factor = plan->problem.desc.scale * LOG2_E};
+    lsp_pass p = {.plan = plan, .q = q, .out = out, .lse = lse, .factor = plan->problem.desc.scale * LOG2_E};
     lsp_panel panel;
     lsp_status status = lsp_gather_start(plan->gather, k, v);
-    reset_state(&p);
+    lsp_chunk_begin(&p);
     while (status == LSP_OK && lsp_gather_next(plan->gather, &panel, &status)) {
         compute_panel(&p, panel);
         lsp_gather_release(plan->gather);
     }
-    if (status == LSP_OK) p.empty_rows = finish_rows(&p);
+    if (status == LSP_OK) p.empty_rows += lsp_chunk_close_rest(&p);
     if (status == LSP_OK) status = lsp_gather_finish(plan->gather);
     if (stats) {
         double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);

@@ -150,6 +150,31 @@ static lsp_status cut_rows(lsp_partition *d, lsp_error *error)
     return LSP_OK;
 }
 
+static int64_t unit_heads(const lsp_problem *p)
+{
+    int64_t heads = 0;
+    for (int64_t kv = 0; kv < p->desc.kv_heads; kv++)
+        heads = lsp_max(heads, p->query_first[kv + 1] - p->query_first[kv]);
+    return heads;
+}
+
+int64_t lsp_partition_unit_rows(const lsp_partition *d, int r)
+{
+    return d->rows[r] * unit_heads(d->problem);
+}
+
+bool lsp_partition_few_rows(const lsp_partition *d, int r)
+{
+    return lsp_partition_unit_rows(d, r) <= LSP_FEW_ROWS;
+}
+
+bool lsp_partition_unit_tasks(const lsp_partition *d, int r, int threads)
+{
+    if (lsp_partition_few_rows(d, r)) return true;
+    return lsp_partition_unit_rows(d, r) <= LSP_UNIT_ROWS && unit_heads(d->problem) <= LSP_UNIT_HEADS &&
+           (threads == 1 || d->panel_tiles / d->unit_tiles >= 2 * (int64_t)threads);
+}
+
 /* ---- keys -------------------------------------------------------------------------------------- */
 
 static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
@@ -166,6 +191,8 @@ static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
     int64_t group_tiles = lsp_ceil_div(d->problem->units, d->groups) * d->unit_tiles;
     if (d->group_ranks > 1)
         tiles = lsp_min(tiles, lsp_max(1, group_tiles / ((int64_t)d->group_ranks * OWN_PANELS)));
+    /* Threads share out the units of a panel then, and nothing of it is packed or gathered. */
+    if (d->group_ranks == 1 && lsp_partition_few_rows(d, 0)) tiles = group_tiles;
     if (desc->panel_rows > 0) tiles = lsp_ceil_div(desc->panel_rows, d->tile_keys);
     d->panel_tiles = lsp_min(tiles, lsp_max(1, group_tiles));
     d->gather = desc->gather;

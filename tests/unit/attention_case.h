@@ -139,7 +139,7 @@ static inline void execute_plan(lsp_context *ctx, const lsp_attention_desc *d, l
     int64_t query_run_count, query_rows, key_run_count, key_rows;
     lsp_attention_runs(plan, LSP_QUERIES, &query_runs, &query_run_count, &query_rows);
     lsp_attention_runs(plan, LSP_KEYS, &key_runs, &key_run_count, &key_rows);
-    int64_t element = (int64_t)lsp_dtype_size(d->compute);
+    int64_t element = (int64_t)lsp_dtype_size(lsp_dtype_result(d->compute));
     void *q = make_rows(d, ROLE_Q, query_runs, query_run_count, query_rows, options);
     void *k = make_rows(d, ROLE_K, key_runs, key_run_count, key_rows, options);
     void *v = make_rows(d, ROLE_V, key_runs, key_run_count, key_rows, options);
@@ -174,7 +174,8 @@ static inline void execute_plan(lsp_context *ctx, const lsp_attention_desc *d, l
 
 static inline result run_case(lsp_context *ctx, const lsp_attention_desc *d, const run_options *options)
 {
-    size_t element = lsp_dtype_size(d->compute), rows = (size_t)(d->batch * d->heads * d->n);
+    size_t element = lsp_dtype_size(lsp_dtype_result(d->compute)),
+           rows = (size_t)(d->batch * d->heads * d->n);
     result whole = {.out_bytes = rows * (size_t)d->d_v * element, .lse_bytes = rows * element};
     whole.out = case_alloc((int64_t)whole.out_bytes, 1);
     whole.lse = case_alloc((int64_t)whole.lse_bytes, 1);

@@ -77,6 +77,43 @@ static void estimate_of_two_ranks(void **state)
     assert_int_equal(f->total, f->q + f->k + f->v + f->out + f->lse + f->panels + f->packed + f->work);
 }
 
+/* Where a thread takes a unit's rows from tile to tile, a tile a thread is packed, not a panel; with few rows a rank
+ * alone takes all keys as one panel. */
+static void estimate_of_few_rows(void **state)
+{
+    (void)state;
+    lsp_attention_desc desc = base_desc();
+    desc.panel_rows = 0;
+    desc.n = 513; /* times 2 query heads on each K/V head: more than a unit's rows may be */
+    assert_int_equal(estimate(&desc, 1, 1).footprint.packed, 2 * 3 * TILE * (64 + 32) * 4);
+    desc.n = 512;
+    assert_int_equal(estimate(&desc, 1, 1).footprint.packed, TILE * (64 + 32) * 4);
+    desc.n = 4;
+    lsp_estimate e = estimate(&desc, 1, 1);
+    assert_int_equal(e.footprint.packed, TILE * (64 + 32) * 4);
+    assert_int_equal(e.panels, 1);
+}
+
+/* Sums over tiles are kept apart only where a row may see more tiles than one sum takes: a state more for each row. */
+static void estimate_of_folded_sums(void **state)
+{
+    (void)state;
+    const int64_t of_rows[] = {0, 1, 30000}, of_keys[] = {0, 15000, 30000}, whole[] = {0, 0, 30000};
+    lsp_attention_desc desc = base_desc();
+    desc.n = desc.m = 30000;
+    int64_t folded = estimate(&desc, 1, 1).footprint.work, apart = 4 * 30000 * (32 + 2) * 4;
+    desc.mask = LSP_MASK_WINDOW, desc.window_left = 32 * TILE - 11, desc.window_right = 11;
+    assert_int_equal(estimate(&desc, 1, 1).footprint.work, folded);
+    desc.window_right = INT64_MAX;
+    assert_int_equal(estimate(&desc, 1, 1).footprint.work, folded);
+    desc.window_right = 10;
+    assert_int_equal(estimate(&desc, 1, 1).footprint.work, folded - apart);
+    desc.mask = LSP_MASK_NONE, desc.documents = of_rows, desc.documents_k = of_keys, desc.document_count = 2;
+    assert_int_equal(estimate(&desc, 1, 1).footprint.work, folded - apart);
+    desc.documents_k = whole;
+    assert_int_equal(estimate(&desc, 1, 1).footprint.work, folded);
+}
+
 static void estimate_of_the_gather_modes(void **state)
 {
     (void)state;
@@ -262,6 +299,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(estimate_of_two_ranks),
+        cmocka_unit_test(estimate_of_few_rows),
+        cmocka_unit_test(estimate_of_folded_sums),
         cmocka_unit_test(estimate_of_the_gather_modes),
         cmocka_unit_test(estimate_of_head_groups),
         cmocka_unit_test(estimate_of_uneven_heads_and_key_lengths),
