@@ -110,7 +110,7 @@ static void finish_alone(job *j)
 static lsp_status factor_stack(job *j)
 {
     const lsp_cyclic *s = &j->stack;
-    int rows = (int)s->rows, cols = (int)s->cols, width = (int)j->width, one = 1, info = 0;
+    int rows = s->desc[2], cols = s->desc[3], width = rows < cols ? rows : cols, one = 1, info = 0;
     pdgeqrf_(&rows, &cols, j->stacked, &one, &one, s->desc, j->tau, j->work, &j->work_size, &info);
     if (info != 0)
         return lsp_context_fail(j->ctx, LSP_ERR_RANK, "ScaLAPACK's pdgeqrf refused its argument %d", -info);
