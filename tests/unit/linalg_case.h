@@ -3,7 +3,6 @@
 #ifndef LSP_TEST_LINALG_CASE_H
 #define LSP_TEST_LINALG_CASE_H
 
-#include "base/random.h"
 #include "comm/context.h"
 
 #include <math.h>
@@ -14,11 +13,16 @@ void dgesvd_(const char *job_u, const char *job_vt, const int *m, const int *n, 
              double *s, double *u, const int *ldu, double *vt, const int *ldvt, double *work,
              const int *lwork, int *info, size_t job_u_length, size_t job_vt_length);
 
-typedef enum kind { NORMAL, LOW_RANK, GRADED, TWINS, ZERO, SOFTMAX, KINDS } kind;
+typedef enum kind { RANDOM, LOW_RANK, GRADED, TWINS, ZERO, SOFTMAX, KINDS } kind;
 
-static inline double number(int64_t stream, int64_t i, int64_t j)
+/* Uniform in [-1, 1), from the mixing steps of splitmix64: any entry at once, and cheap. */
+static inline double number(uint64_t stream, int64_t i, int64_t j)
 {
-    return lsp_random_normal(77, (uint64_t)stream, (uint64_t)(i * 100003 + j));
+    uint64_t x = (stream << 56) ^ ((uint64_t)i << 24) ^ (uint64_t)j;
+    x = (x + 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    x = (x ^ (x >> 31)) * 0xbf58476d1ce4e5b9u;
+    return (double)(int64_t)(x ^ (x >> 30)) * 0x1p-63;
 }
 
 /* Entry (i, j). LOW_RANK: rank 3. GRADED: columns from 1 down to 1e-14. TWINS: equal columns, and rows of
@@ -26,7 +30,7 @@ static inline double number(int64_t stream, int64_t i, int64_t j)
 static inline double entry(kind k, int64_t i, int64_t j)
 {
     switch (k) {
-    case NORMAL: return number(1, i, j);
+    case RANDOM: return number(1, i, j);
     case LOW_RANK: {
         double sum = 0;
         for (int64_t r = 0; r < 3; r++) sum += number(2, i, r) * number(3, j, r);

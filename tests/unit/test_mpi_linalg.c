@@ -136,11 +136,11 @@ static void check_moves(const lsp_grid *grid, int64_t rows, int64_t cols, int64_
     assert_int_equal(lsp_cyclic_init(grid, rows, cols, row_block, col_block, &m), LSP_OK);
     double *local = zeros(lsp_cyclic_elements(&m));
     lsp_block mine = {cut(rows, rank), cut(rows, rank + 1), 0, cols};
-    double *rows_in = make_matrix(NORMAL, mine.row_begin, mine.row_end, cols);
+    double *rows_in = make_matrix(RANDOM, mine.row_begin, mine.row_end, cols);
     assert_int_equal(lsp_cyclic_deal(&m, &mine, rows_in, local), LSP_OK);
     for (int64_t c = 0; c < m.local_cols; c++)
         for (int64_t r = 0; r < m.local_rows; r++)
-            assert_true(local[c * m.lead + r] == entry(NORMAL, lsp_cyclic_row(&m, r), lsp_cyclic_col(&m, c)));
+            assert_true(local[c * m.lead + r] == entry(RANDOM, lsp_cyclic_row(&m, r), lsp_cyclic_col(&m, c)));
     /* Blocks that overlap between ranks. */
     lsp_block wanted = {rows / 3, lsp_max(rows / 3, rows - rank), rank % (cols + 1), cols};
     int64_t width = wanted.col_end - wanted.col_begin, height = wanted.row_end - wanted.row_begin;
@@ -148,7 +148,7 @@ static void check_moves(const lsp_grid *grid, int64_t rows, int64_t cols, int64_
     assert_int_equal(lsp_cyclic_collect(&m, local, &wanted, block), LSP_OK);
     for (int64_t r = 0; r < height; r++)
         for (int64_t c = 0; c < width; c++)
-            assert_true(block[r * width + c] == entry(NORMAL, wanted.row_begin + r, wanted.col_begin + c));
+            assert_true(block[r * width + c] == entry(RANDOM, wanted.row_begin + r, wanted.col_begin + c));
     free(local);
     free(rows_in);
     free(block);
