@@ -10,7 +10,7 @@
 
 #define LOG2_E 1.4426950408889634074
 
-enum { TURN_COLUMNS = 256, REDUCED_AT_ONCE = 512 };
+enum { TURN_COLUMNS = 256, TURN_GRAIN = 16, REDUCED_AT_ONCE = 512 };
 
 static const lsp_attention_desc *desc_of(const lsp_operator *op)
 {
@@ -61,10 +61,21 @@ static void look_from_keys(lsp_operator *op)
     }
 }
 
+/* As many columns as the kernels run at full speed, unless fewer allow higher key tiles: narrower turns must have
+ * the same ones. */
+static int64_t turn_columns(const lsp_attention_desc *d)
+{
+    const lsp_kernel *kernel = lsp_kernel_get(LSP_ISA_PORTABLE, d->compute);
+    int64_t tile_keys = kernel->shape(d->d_k, 1).tile_keys;
+    for (int64_t width = TURN_COLUMNS; width >= TURN_COLUMNS / 4; width -= TURN_GRAIN)
+        if (kernel->shape(d->d_k, width).tile_keys == tile_keys) return width;
+    return TURN_COLUMNS;
+}
+
 static lsp_status make_plan(lsp_operator *op, const lsp_attention_desc *desc)
 {
     lsp_attention_desc d = *desc;
-    d.d_v = desc->d_v > 0 ? desc->d_v : TURN_COLUMNS;
+    d.d_v = desc->d_v > 0 ? desc->d_v : turn_columns(desc);
     d.v_type = desc->compute;
     d.head_groups = 1;
     bool masked = d.mask != LSP_MASK_NONE || d.documents;
@@ -107,6 +118,7 @@ lsp_status lsp_operator_destroy(lsp_operator **out)
     lsp_operator *op = out ? *out : NULL;
     if (!op) return LSP_OK;
     lsp_mirror_destroy(&op->mirror);
+    lsp_attention_destroy(&op->narrow);
     lsp_attention_destroy(&op->plan);
     lsp_memory_free(op->rows);
     lsp_memory_free(op->keys);
@@ -151,6 +163,12 @@ static void copy_columns(columns to, columns from, int64_t rows, int64_t count, 
                (size_t)count * element);
 }
 
+static lsp_status no_room_for_turn(lsp_operator *op, int64_t width)
+{
+    return lsp_context_fail(op->ctx, LSP_ERR_LIMIT, "not enough memory for a turn of %lld columns",
+                            (long long)width);
+}
+
 static lsp_status check_call(lsp_operator *op, int64_t count)
 {
     if (!op->bound)
@@ -170,9 +188,8 @@ static lsp_status check_call(lsp_operator *op, int64_t count)
 /* ---- W X --------------------------------------------------------------------------------------- */
 
 /* What the plan found out about its rows, as the mirror wants it. */
-static void keep_rows(lsp_operator *op)
+static void keep_rows(lsp_operator *op, const lsp_attention *plan)
 {
-    const lsp_attention *plan = op->plan;
     int64_t d_k = desc_of(op)->d_k, stride = d_k + 2;
     for (int64_t i = 0; i < plan->query_rows; i++) {
         if (desc_of(op)->compute == LSP_F64) {
@@ -190,31 +207,47 @@ static void keep_rows(lsp_operator *op)
     op->rows_known = true;
 }
 
-static lsp_status apply_turn(lsp_operator *op, const void *x, void *y)
+/* Collective. A plan for turns of `width` columns or, where its key tiles would be others, more. */
+static lsp_status plan_for(lsp_operator *op, int64_t width, lsp_attention **plan)
+{
+    *plan = op->plan;
+    const lsp_attention_desc *d = desc_of(op);
+    if (width >= d->d_v || op->plan->kernel->shape(d->d_k, width).tile_keys != op->plan->shape.tile_keys)
+        return LSP_OK;
+    lsp_status status = LSP_OK;
+    if (!op->narrow || op->narrow->problem.desc.d_v != width) {
+        lsp_attention_desc desc = *d;
+        desc.d_v = width;
+        desc.isa = op->plan->kernel->isa;
+        lsp_attention_destroy(&op->narrow);
+        status = lsp_attention_create(op->ctx, &desc, &op->narrow);
+    }
+    if (status == LSP_OK) *plan = op->narrow;
+    return status;
+}
+
+static lsp_status apply_turn(lsp_operator *op, lsp_attention *plan, const void *x, void *y)
 {
     lsp_attention_stats stats;
-    lsp_status status = lsp_attention_execute(op->plan, op->q, op->k, x, y, NULL, &stats);
+    lsp_status status = lsp_attention_execute(plan, op->q, op->k, x, y, NULL, &stats);
     if (status != LSP_OK) return status;
-    if (!op->rows_known) keep_rows(op);
+    if (!op->rows_known) keep_rows(op, plan);
     op->stats.empty_rows = stats.empty_rows;
     op->stats.seconds_gather_exposed += stats.seconds_gather_exposed;
     op->stats.bytes_received += stats.bytes_received;
-    op->stats.flops_apply += op->plan->estimate.flops;
+    op->stats.flops_apply += plan->estimate.flops;
     return LSP_OK;
 }
 
-/* Turns whose columns are not the caller's rows: copied in and out; columns that are missing are zero. */
-static lsp_status apply_turns(lsp_operator *op, const void *x, int64_t count, void *y)
+/* Turns whose columns are not the caller's rows: copied in and out; columns that are missing are zero. x and y may
+ * be NULL. */
+static lsp_status apply_turns(lsp_operator *op, lsp_attention *plan, const void *x, int64_t count, void *y)
 {
-    const lsp_attention *plan = op->plan;
-    int64_t turn = desc_of(op)->d_v;
+    int64_t turn = plan->problem.desc.d_v;
     size_t element = element_size(op);
     void *x_turn = lsp_memory_zalloc(plan->key_rows * turn, element);
     void *y_turn = lsp_memory_alloc(plan->query_rows * turn, element);
-    lsp_status status =
-        x_turn && y_turn ? LSP_OK
-                         : lsp_context_fail(op->ctx, LSP_ERR_LIMIT,
-                                            "not enough memory for a turn of %lld columns", (long long)turn);
+    lsp_status status = x_turn && y_turn ? LSP_OK : no_room_for_turn(op, turn);
     status = lsp_context_agree(op->ctx, status);
     for (int64_t c = 0; status == LSP_OK && c < count; c += turn) {
         int64_t width = lsp_min(turn, count - c);
@@ -222,7 +255,7 @@ static lsp_status apply_turns(lsp_operator *op, const void *x, int64_t count, vo
         if (x)
             copy_columns((columns){x_turn, 0, turn}, (columns){(void *)x, c, count}, plan->key_rows, width,
                          element);
-        status = apply_turn(op, x_turn, y_turn);
+        status = apply_turn(op, plan, x_turn, y_turn);
         if (status == LSP_OK && y)
             copy_columns((columns){y, c, count}, (columns){y_turn, 0, turn}, plan->query_rows, width,
                          element);
@@ -232,12 +265,23 @@ static lsp_status apply_turns(lsp_operator *op, const void *x, int64_t count, vo
     return status;
 }
 
+/* Columns of a turn when `count` are asked for: turns of nearly the same width. */
+static int64_t turn_width(const lsp_operator *op, int64_t count)
+{
+    int64_t turns = lsp_ceil_div(count, desc_of(op)->d_v);
+    if (turns == 1) return count;
+    return lsp_min(desc_of(op)->d_v, lsp_round_up(lsp_ceil_div(count, turns), TURN_GRAIN));
+}
+
 lsp_status lsp_operator_apply(lsp_operator *op, const void *x, int64_t count, void *y)
 {
     double begin = lsp_clock();
+    lsp_attention *plan = NULL;
     lsp_status status = lsp_context_agree(op->ctx, check_call(op, count));
-    if (status != LSP_OK) return status;
-    status = count == desc_of(op)->d_v ? apply_turn(op, x, y) : apply_turns(op, x, count, y);
+    if (status == LSP_OK) status = plan_for(op, turn_width(op, count), &plan);
+    if (status == LSP_OK)
+        status =
+            count == plan->problem.desc.d_v ? apply_turn(op, plan, x, y) : apply_turns(op, plan, x, count, y);
     op->stats.applied++;
     op->stats.seconds_apply += lsp_clock() - begin;
     return status;
@@ -289,14 +333,11 @@ static lsp_status transposed_turn(lsp_operator *op, const void *y, int64_t width
 static lsp_status transposed_turns(lsp_operator *op, const void *y, int64_t count, void *x)
 {
     const lsp_attention *plan = op->plan;
-    int64_t turns = lsp_ceil_div(count, desc_of(op)->d_v), turn = lsp_ceil_div(count, turns);
+    int64_t turn = turn_width(op, count);
     size_t element = element_size(op);
     void *y_turn = lsp_memory_alloc(plan->query_rows * turn, element);
     void *x_turn = lsp_memory_alloc(plan->key_rows * turn, element);
-    lsp_status status =
-        x_turn && y_turn ? LSP_OK
-                         : lsp_context_fail(op->ctx, LSP_ERR_LIMIT,
-                                            "not enough memory for a turn of %lld columns", (long long)turn);
+    lsp_status status = x_turn && y_turn ? LSP_OK : no_room_for_turn(op, turn);
     status = lsp_context_agree(op->ctx, status);
     for (int64_t c = 0; status == LSP_OK && c < count; c += turn) {
         int64_t width = lsp_min(turn, count - c);
@@ -311,13 +352,20 @@ static lsp_status transposed_turns(lsp_operator *op, const void *y, int64_t coun
     return status;
 }
 
+/* Collective. The rows' maxima and sums, which come out of any W X. */
+static lsp_status find_rows(lsp_operator *op)
+{
+    lsp_attention *plan;
+    lsp_status status = plan_for(op, 1, &plan);
+    return status == LSP_OK ? apply_turns(op, plan, NULL, 1, NULL) : status;
+}
+
 lsp_status lsp_operator_apply_transposed(lsp_operator *op, const void *y, int64_t count, void *x)
 {
     double begin = lsp_clock();
     lsp_status status = lsp_context_agree(op->ctx, check_call(op, count));
     if (status != LSP_OK) return status;
-    /* Maxima and sums come out of any W X. */
-    if (!op->rows_known) status = apply_turns(op, NULL, 1, NULL);
+    if (!op->rows_known) status = find_rows(op);
     if (status == LSP_OK)
         status =
             count <= desc_of(op)->d_v ? transposed_turn(op, y, count, x) : transposed_turns(op, y, count, x);

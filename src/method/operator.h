@@ -29,7 +29,8 @@ typedef struct lsp_mirror {
 
 struct lsp_operator {
     lsp_context *ctx;
-    lsp_attention *plan; /* W X, plan->problem.desc.d_v columns a turn */
+    lsp_attention *plan;   /* W X, at most plan->problem.desc.d_v columns a turn */
+    lsp_attention *narrow; /* the same rows and keys, the number of columns that was asked for last; may be NULL */
     lsp_mirror *mirror;  /* of the last W^T Y; NULL: none yet */
     const void *q, *k;   /* the caller's */
     void *rows;          /* [query rows][d_k + 2] scaled query, base, weight (lsp_row_tile) */
