@@ -3,6 +3,7 @@
  *   context.h    communicator, threads, errors
  *   tensor.h     tensors in HDF5, read and written by all ranks together
  *   attention.h  plan and execute
+ *   operator.h   W X and W^T Y, W never formed
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -11,6 +12,7 @@
 
 #include <longspan/attention.h>
 #include <longspan/context.h>
+#include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>
 #include <longspan/tensor.h>
