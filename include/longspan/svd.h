@@ -63,6 +63,17 @@ typedef struct lsp_svd {
  * Errors: LSP_ERR_USAGE (options), LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT, LSP_ERR_RANK. */
 lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_svd **out);
 
+/* Collective. By ScaLAPACK's pdgesvd on W itself, formed in double from q and k (whatever the operator computes
+ * in) and dealt to a nearly square process grid: the reference, whose time grows with the cube of the size
+ * (n = m = 1024 takes seconds, 2048 a minute). Of the options rank, tolerance and progress count. The
+ * certificate is the sum of the squares of the singular values left out, which are all known, so that nothing
+ * cancels. Memory of a rank: about 8 n m (4 / ranks) bytes, counted before it is taken. The bits repeat on the
+ * same ranks.
+ * Errors: LSP_ERR_USAGE (options, nothing bound), LSP_ERR_CONTENT (W is not finite, with the count and the first
+ * place), LSP_ERR_LIMIT (the description's memory_limit, or more than ScaLAPACK's 32-bit integers count, with the
+ * numbers), LSP_ERR_VERIFY (pdgesvd did not converge), LSP_ERR_RANK. */
+lsp_status lsp_svd_full(lsp_operator *op, const lsp_svd_options *options, lsp_svd **out);
+
 /* Local. Frees and sets *svd to NULL. NULL is allowed. */
 void lsp_svd_destroy(lsp_svd **svd);
 

@@ -65,18 +65,18 @@ lsp_status lsp_full_svd_measure(int64_t rows, int64_t cols, int ranks, bool vect
 
 /* ---- life ---------------------------------------------------------------------------------------- */
 
-static lsp_status check_memory(const lsp_full_svd *svd, int64_t memory_limit)
+static lsp_status check_memory(const lsp_full_svd *svd, int64_t others, int64_t memory_limit)
 {
-    int64_t node = svd->ctx->layout.node_ranks * svd->size.bytes;
-    if (memory_limit == 0 || node <= memory_limit) return LSP_OK;
+    int64_t ranks = svd->ctx->layout.node_ranks, each = svd->size.bytes + others, node = 0;
+    if (memory_limit == 0 || (lsp_checked_mul(each, ranks, &node) && node <= memory_limit)) return LSP_OK;
     return lsp_context_fail(
         svd->ctx, LSP_ERR_LIMIT,
-        "the full SVD of a %lld x %lld matrix needs %lld bytes a rank (W %lld, U and V^T %lld, "
-        "work %lld elements), %lld bytes for the %d ranks of a node, which may use %lld: use svd = "
-        "krylov, or more nodes",
-        (long long)svd->rows, (long long)svd->cols, (long long)svd->size.bytes, (long long)svd->size.matrix,
-        (long long)(svd->size.u + svd->size.vt), (long long)svd->size.work, (long long)node,
-        svd->ctx->layout.node_ranks, (long long)memory_limit);
+        "the full SVD of a %lld x %lld matrix needs %lld bytes a rank (elements: W %lld, U and "
+        "V^T %lld, work %lld; other bytes %lld), and the %lld ranks of this node may use %lld "
+        "together: use svd = krylov, or more nodes",
+        (long long)svd->rows, (long long)svd->cols, (long long)each, (long long)svd->size.matrix,
+        (long long)(svd->size.u + svd->size.vt), (long long)svd->size.work, (long long)others,
+        (long long)ranks, (long long)memory_limit);
 }
 
 static lsp_status lay_out(lsp_full_svd *svd)
@@ -100,7 +100,7 @@ static lsp_status lay_out(lsp_full_svd *svd)
         (long long)svd->rows, (long long)svd->cols, (long long)svd->size.bytes);
 }
 
-lsp_status lsp_full_svd_create(lsp_context *ctx, int64_t rows, int64_t cols, bool vectors,
+lsp_status lsp_full_svd_create(lsp_context *ctx, int64_t rows, int64_t cols, bool vectors, int64_t others,
                                int64_t memory_limit, lsp_full_svd **out)
 {
     *out = NULL;
@@ -113,7 +113,7 @@ lsp_status lsp_full_svd_create(lsp_context *ctx, int64_t rows, int64_t cols, boo
         lsp_error error = {0};
         status = lsp_full_svd_measure(rows, cols, ctx->layout.ranks, vectors, &svd->size, &error);
         if (status != LSP_OK) lsp_context_fail(ctx, status, "%s", error.text);
-        if (status == LSP_OK) status = check_memory(svd, memory_limit);
+        if (status == LSP_OK) status = check_memory(svd, others, memory_limit);
     } else {
         status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for the plan of a full SVD");
     }

@@ -31,9 +31,10 @@ lsp_status lsp_full_svd_measure(int64_t rows, int64_t cols, int ranks, bool vect
                                 lsp_error *error);
 
 /* Collective. Makes grid and layout and allocates the matrix, zeroed. memory_limit: bytes that the ranks of
- * a node may use together; 0: not checked. Errors: as lsp_full_svd_measure; LSP_ERR_LIMIT with the numbers
- * when memory_limit or the machine's memory does not allow. *out is NULL then. */
-lsp_status lsp_full_svd_create(lsp_context *ctx, int64_t rows, int64_t cols, bool vectors,
+ * a node may use together, `others` those that the caller takes on each rank besides; 0: not checked.
+ * Errors: as lsp_full_svd_measure; LSP_ERR_LIMIT with the numbers when memory_limit or the machine's memory
+ * does not allow. *out is NULL then. */
+lsp_status lsp_full_svd_create(lsp_context *ctx, int64_t rows, int64_t cols, bool vectors, int64_t others,
                                int64_t memory_limit, lsp_full_svd **out);
 
 /* Collective. Decomposes w, which the caller has filled: local row r and column c of w[c * matrix.lead + r]

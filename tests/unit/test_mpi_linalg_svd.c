@@ -27,7 +27,7 @@ static void fill(lsp_full_svd *svd, kind k, double factor)
 static lsp_full_svd *make_svd(kind k, int64_t rows, int64_t cols, bool vectors)
 {
     lsp_full_svd *svd = NULL;
-    assert_int_equal(lsp_full_svd_create(ctx, rows, cols, vectors, 0, &svd), LSP_OK);
+    assert_int_equal(lsp_full_svd_create(ctx, rows, cols, vectors, 0, 0, &svd), LSP_OK);
     assert_non_null(svd);
     fill(svd, k, 1);
     return svd;
@@ -212,20 +212,21 @@ static void memory_is_checked_before_it_is_taken(void **state)
     lsp_full_svd_size size;
     assert_int_equal(lsp_full_svd_measure(300, 200, ranks, true, &size, NULL), LSP_OK);
     int64_t before = lsp_memory_now(), limit = size.bytes * ctx->layout.node_ranks;
-    assert_int_equal(lsp_full_svd_create(ctx, 300, 200, true, limit - 1, &svd), LSP_ERR_LIMIT);
+    assert_int_equal(lsp_full_svd_create(ctx, 300, 200, true, 0, limit - 1, &svd), LSP_ERR_LIMIT);
     assert_null(svd);
     char text[40];
-    (void)snprintf(text, sizeof text, "may use %lld", (long long)limit - 1);
+    (void)snprintf(text, sizeof text, "may use %lld together", (long long)limit - 1);
     assert_non_null(strstr(lsp_context_message(ctx), text));
     (void)snprintf(text, sizeof text, "needs %lld bytes", (long long)size.bytes);
     assert_non_null(strstr(lsp_context_message(ctx), text));
+    assert_int_equal(lsp_full_svd_create(ctx, 300, 200, true, 1, limit, &svd), LSP_ERR_LIMIT);
     assert_true(lsp_memory_now() == before);
-    assert_int_equal(lsp_full_svd_create(ctx, 300, 200, true, limit, &svd), LSP_OK);
+    assert_int_equal(lsp_full_svd_create(ctx, 300, 200, true, 0, limit, &svd), LSP_OK);
     assert_true(lsp_memory_now() - before <= size.bytes + 2000);
     lsp_full_svd_destroy(&svd);
-    assert_int_equal(lsp_full_svd_create(ctx, INT64_C(1) << 32, 5, true, 0, &svd), LSP_ERR_LIMIT);
+    assert_int_equal(lsp_full_svd_create(ctx, INT64_C(1) << 32, 5, true, 0, 0, &svd), LSP_ERR_LIMIT);
     assert_null(svd);
-    assert_int_equal(lsp_full_svd_create(ctx, 0, 5, true, 0, &svd), LSP_ERR_USAGE);
+    assert_int_equal(lsp_full_svd_create(ctx, 0, 5, true, 0, 0, &svd), LSP_ERR_USAGE);
     assert_true(lsp_memory_now() == before);
     lsp_full_svd_destroy(&svd);
 }
