@@ -4,6 +4,7 @@
  *   tensor.h     tensors in HDF5, read and written by all ranks together
  *   attention.h  plan and execute
  *   operator.h   W X and W^T Y, W never formed
+ *   svd.h        truncated SVD of W with a certificate
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -15,6 +16,7 @@
 #include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>
+#include <longspan/svd.h>
 #include <longspan/tensor.h>
 
 #endif

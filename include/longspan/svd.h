@@ -33,14 +33,17 @@ typedef struct lsp_svd_options {
 /* Local. rank 0, tolerance 0, oversample 16, steps 2, seed 0. */
 lsp_svd_options lsp_svd_defaults(void);
 
-/* What is known about the error: ||W - W_r||_F^2 = ||W||_F^2 - sum of the r sigma^2, exact for U from an
- * orthonormal basis Q and sigma, V from Q^T W. */
+/* What is known about the error: ||W - W_r||_F^2 = ||W||_F^2 - sum of the r sigma^2, exact for V from an
+ * orthonormal basis P and U, sigma from W P. */
 typedef struct lsp_svd_certificate {
     double norm;               /* ||W||_F, streamed */
     double frobenius_error;    /* ||W - W_r||_F */
     double frobenius_relative; /* the same over ||W||_F; 0 when W is 0 */
-    double floor;    /* frobenius_relative below which rounding may be all that is left of the difference */
-    bool meaningful; /* frobenius_relative is above floor: else the error is only known to be below it */
+    double
+        floor; /* about 6 sqrt(eps): a frobenius_relative below it is what rounding left of the difference */
+    bool
+        meaningful; /* frobenius_relative is above floor, and right to a per cent or two; else all that is known is
+                        that the error is not above floor */
 } lsp_svd_certificate;
 
 typedef struct lsp_svd {

@@ -1,6 +1,6 @@
-/* Randomised block Krylov: the blocks W X, W (W^T Q), ... are made orthonormal one after the other, Q is all of
- * them, and the decomposition of Q^T W is that of W within the space of Q. W^T Q of each block, which the next one
- * needs, is Q^T W already.
+/* Randomised block Krylov. From a random block, Q = orth(W X) and then, step by step, P_i = orth(W^T Q) beside all
+ * earlier P, T_i = W P_i, Q = orth(T_i). With P all the P_i side by side, W P = T is there already, and its
+ * decomposition is that of W within the space of P: a half step better than within the space of the Q.
  *
  * Halko, Martinsson, Tropp: Finding structure with randomness (2011); Musco, Musco: Randomized block Krylov methods
  * for stronger and faster approximate singular value decomposition (2015). SPDX-License-Identifier: BSD-3-Clause */
@@ -20,10 +20,10 @@
 
 enum { START_STREAM = 0x4B, FIRST_RANK = 32 };
 
-/* Orthonormal columns q [rows][width], and z = W^T q [keys][width]. */
+/* Orthonormal columns p [keys][width], and t = W p [rows][width]. */
 typedef struct block {
     int64_t width;
-    double *q, *z;
+    double *p, *t;
 } block;
 
 /* One attempt with a rank. */
@@ -38,6 +38,7 @@ typedef struct job {
     bool last;                /* no other attempt will follow */
     int64_t block_count, basis;
     block *blocks;    /* [steps + 1] */
+    double *q;        /* [rows][columns] orthonormal: what the next block starts from */
     void *x, *y;      /* [keys][columns], [rows][columns] in the operator's type */
     double eps;       /* of the operator's type */
     double square;    /* ||W||_F^2 */
@@ -91,7 +92,7 @@ static lsp_status check_finite(job *j, bool finite)
     return lsp_context_agree(j->ctx, status);
 }
 
-/* Collective. y = W x in double; j->x is filled. */
+/* Collective. y [rows][width] = W x; j->x is filled. */
 static lsp_status multiply(job *j, int64_t width, double *y)
 {
     lsp_status status = lsp_operator_apply(j->op, j->x, width, j->y);
@@ -99,28 +100,16 @@ static lsp_status multiply(job *j, int64_t width, double *y)
     return check_finite(j, from_type(j, j->y, j->rows * width, y));
 }
 
-/* Collective. z = W^T q. */
-static lsp_status multiply_transposed(job *j, const block *b)
+/* Collective. x [keys][width] = W^T q. */
+static lsp_status multiply_transposed(job *j, int64_t width, double *x)
 {
-    to_type(j, b->q, j->rows * b->width, j->y);
-    lsp_status status = lsp_operator_apply_transposed(j->op, j->y, b->width, j->x);
+    to_type(j, j->q, j->rows * width, j->y);
+    lsp_status status = lsp_operator_apply_transposed(j->op, j->y, width, j->x);
     if (status != LSP_OK) return status;
-    return check_finite(j, from_type(j, j->x, j->keys * b->width, b->z));
+    return check_finite(j, from_type(j, j->x, j->keys * width, x));
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
-
-/* Collective. A block of so many columns; its q is not filled yet. */
-static lsp_status add_block(job *j, int64_t width, block **out)
-{
-    block *b = &j->blocks[j->block_count];
-    b->width = width;
-    b->q = lsp_memory_alloc(j->rows * width, sizeof *b->q);
-    b->z = lsp_memory_alloc(j->keys * width, sizeof *b->z);
-    j->block_count++;
-    *out = b;
-    return lsp_context_agree(j->ctx, b->q && b->z ? LSP_OK : no_memory(j, "a block of the Krylov basis"));
-}
 
 /* Normal numbers by global key: the same for any number of ranks. */
 static lsp_status fill_start(job *j)
@@ -137,135 +126,138 @@ static lsp_status fill_start(job *j)
     return LSP_OK;
 }
 
-static lsp_status first_block(job *j)
+/* Collective. The start: q = orth(W X). Orthonormal also where W has a lower rank: there are `rank` columns in any
+ * case. */
+static lsp_status start(job *j)
 {
-    block *b;
     lsp_status status = lsp_context_agree(j->ctx, fill_start(j));
-    if (status == LSP_OK) status = add_block(j, j->columns, &b);
-    if (status == LSP_OK) status = multiply(j, b->width, b->q);
-    /* Orthonormal also where W has a lower rank: there are `rank` columns in any case. */
-    if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->rows, b->width, b->q, NULL);
-    if (status == LSP_OK) status = multiply_transposed(j, b);
-    if (status == LSP_OK) status = lsp_operator_norm(j->op, &j->square);
-    j->basis = j->columns;
-    return status;
+    if (status == LSP_OK) status = multiply(j, j->columns, j->q);
+    return status == LSP_OK ? lsp_tall_qr(&j->grid, j->rows, j->columns, j->q, NULL) : status;
 }
 
-/* Collective. y -= Q (Q^T y) over the blocks before b. */
+/* Collective. p -= P (P^T p) over the blocks before b. */
 static lsp_status project(job *j, block *b)
 {
     double *c = lsp_memory_alloc(j->columns * b->width, sizeof *c);
     lsp_status status = lsp_context_agree(j->ctx, c ? LSP_OK : no_memory(j, "a projection"));
     for (const block *old = j->blocks; status == LSP_OK && old < b; old++) {
-        status = lsp_tall_inner(j->ctx, j->rows, old->q, old->width, b->q, b->width, c);
+        status = lsp_tall_inner(j->ctx, j->keys, old->p, old->width, b->p, b->width, c);
         if (status == LSP_OK)
-            status = lsp_tall_add_product(j->ctx, j->rows, -1, old->q, old->width, c, b->width, b->width,
-                                          b->q, b->width);
+            status = lsp_tall_add_product(j->ctx, j->keys, -1, old->p, old->width, c, b->width, b->width,
+                                          b->p, b->width);
     }
     lsp_memory_free(c);
     return status;
 }
 
-/* Collective. Keeps the directions of b->q (orthonormal, times r) that are above the rounding of the products. */
+/* What is left of W^T q beside P is rounding when it is below: of the products, or of the projection, which in f64 is
+ * as large and, along P, would not go away. */
+static double least_direction(const job *j)
+{
+    return fmax(j->eps, 64 * DBL_EPSILON) * sqrt(j->square);
+}
+
+/* Collective. Keeps the directions of b->p (orthonormal, times r) that are more than rounding. */
 static lsp_status keep_directions(job *j, block *b, const double *r)
 {
     int64_t width = b->width, kept = 0;
-    double least = j->eps * sqrt(j->square);
+    double least = least_direction(j);
     double *sigma = lsp_memory_alloc(width, sizeof *sigma), *u = lsp_memory_alloc(width * width, sizeof *u);
-    double *vt = lsp_memory_alloc(width * width, sizeof *vt), *q = NULL;
+    double *vt = lsp_memory_alloc(width * width, sizeof *vt), *p = NULL;
     lsp_status status = sigma && u && vt ? LSP_OK : no_memory(j, "the directions of a block");
     status = lsp_context_agree(j->ctx, status);
     if (status == LSP_OK) status = lsp_small_svd(j->ctx, width, width, r, sigma, u, vt);
     while (status == LSP_OK && kept < width && sigma[kept] > least) kept++;
     if (status == LSP_OK && kept < width) {
-        q = lsp_memory_zalloc(j->rows * kept, sizeof *q);
-        status = lsp_context_agree(j->ctx, q ? LSP_OK : no_memory(j, "the directions of a block"));
+        p = lsp_memory_zalloc(j->keys * kept, sizeof *p);
+        status = lsp_context_agree(j->ctx, p ? LSP_OK : no_memory(j, "the directions of a block"));
         if (status == LSP_OK)
-            status = lsp_tall_add_product(j->ctx, j->rows, 1, b->q, width, u, width, kept, q, kept);
+            status = lsp_tall_add_product(j->ctx, j->keys, 1, b->p, width, u, width, kept, p, kept);
         if (status == LSP_OK) {
-            lsp_memory_free(b->q);
-            b->q = q;
+            lsp_memory_free(b->p);
+            b->p = p;
             b->width = kept;
-            q = NULL;
+            p = NULL;
         }
     }
-    lsp_memory_free(q);
+    lsp_memory_free(p);
     lsp_memory_free(sigma);
     lsp_memory_free(u);
     lsp_memory_free(vt);
     return status;
 }
 
-/* Collective. Makes b->q = W x orthonormal, and orthogonal to all blocks before it; b->width shrinks, down to 0, where
- * the Krylov space has no more directions. */
+/* Collective. Makes b->p = W^T q orthonormal, and orthogonal to all blocks before it. The first keeps its width
+ * whatever its rank; later ones shrink, down to 0, where the Krylov space has no more directions. */
 static lsp_status orthonormalise(job *j, block *b)
 {
+    if (b == j->blocks) return lsp_tall_qr(&j->grid, j->keys, b->width, b->p, NULL);
     double *r = lsp_memory_alloc(b->width * b->width, sizeof *r);
     lsp_status status = lsp_context_agree(j->ctx, r ? LSP_OK : no_memory(j, "a triangle"));
     if (status == LSP_OK) status = project(j, b);
-    if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->rows, b->width, b->q, r);
+    if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->keys, b->width, b->p, r);
     bool exhausted = false;
     for (int64_t i = 0; status == LSP_OK && i < b->width; i++)
-        if (!(r[i * b->width + i] > j->eps * sqrt(j->square))) exhausted = true;
+        if (!(r[i * b->width + i] > least_direction(j))) exhausted = true;
     if (exhausted) status = keep_directions(j, b, r);
-    /* Once more: what was small before the QR had large parts along Q by comparison. */
+    /* Once more: what was small before the QR had large parts along P by comparison. */
     if (status == LSP_OK && b->width > 0) status = project(j, b);
-    if (status == LSP_OK && b->width > 0) status = lsp_tall_qr(&j->grid, j->rows, b->width, b->q, NULL);
+    if (status == LSP_OK && b->width > 0) status = lsp_tall_qr(&j->grid, j->keys, b->width, b->p, NULL);
     lsp_memory_free(r);
     return status;
 }
 
-/* Collective. One Krylov step; *more is false when nothing was added. */
-static lsp_status next_block(job *j, bool *more)
+/* Collective. The next block, from the first `width` columns of q; its width is 0 when nothing was added. */
+static lsp_status add_block(job *j, int64_t width)
+{
+    block *b = &j->blocks[j->block_count++];
+    b->width = width;
+    b->p = lsp_memory_alloc(j->keys * width, sizeof *b->p);
+    b->t = lsp_memory_alloc(j->rows * width, sizeof *b->t);
+    lsp_status status =
+        lsp_context_agree(j->ctx, b->p && b->t ? LSP_OK : no_memory(j, "a block of the Krylov basis"));
+    if (status == LSP_OK) status = multiply_transposed(j, width, b->p);
+    if (status == LSP_OK) status = lsp_operator_norm(j->op, &j->square);
+    if (status == LSP_OK) status = orthonormalise(j, b);
+    if (status != LSP_OK || b->width == 0) return status;
+    to_type(j, b->p, j->keys * b->width, j->x);
+    j->basis += b->width;
+    return multiply(j, b->width, b->t);
+}
+
+/* Collective. q = orth(T) of the last block, of which the next one takes *width columns (0: none). Orthonormal, since
+ * the leading singular vectors would drown the others in f32. */
+static lsp_status next_start(job *j, int64_t *width)
 {
     const block *last = &j->blocks[j->block_count - 1];
-    block *b;
-    int64_t width = lsp_min(last->width, lsp_min(j->n, j->m) - j->basis);
-    *more = false;
-    if (width <= 0) return LSP_OK;
-    double *p = lsp_memory_alloc(j->keys * last->width, sizeof *p);
-    lsp_status status = lsp_context_agree(j->ctx, p ? LSP_OK : no_memory(j, "a block of the Krylov basis"));
-    if (status == LSP_OK) {
-        /* Orthonormal columns: else, in f32, the leading singular vectors would drown the others. */
-        memcpy(p, last->z, (size_t)(j->keys * last->width) * sizeof *p);
-        status = lsp_tall_qr(&j->grid, j->keys, last->width, p, NULL);
-    }
-    if (status == LSP_OK) {
-        for (int64_t i = 1; i < j->keys && width < last->width; i++)
-            memmove(p + i * width, p + i * last->width, (size_t)width * sizeof *p);
-        to_type(j, p, j->keys * width, j->x);
-    }
-    lsp_memory_free(p);
-    if (status == LSP_OK) status = add_block(j, width, &b);
-    if (status == LSP_OK) status = multiply(j, width, b->q);
-    if (status == LSP_OK) status = orthonormalise(j, b);
-    if (status == LSP_OK && b->width > 0) {
-        status = multiply_transposed(j, b);
-        j->basis += b->width;
-        *more = true;
-    }
+    *width = lsp_min(last->width, lsp_min(j->n, j->m) - j->basis);
+    if (*width <= 0) return LSP_OK;
+    memcpy(j->q, last->t, (size_t)(j->rows * last->width) * sizeof *j->q);
+    lsp_status status = lsp_tall_qr(&j->grid, j->rows, last->width, j->q, NULL);
+    for (int64_t i = 1; i < j->rows && *width < last->width; i++)
+        memmove(j->q + i * *width, j->q + i * last->width, (size_t)*width * sizeof *j->q);
     return status;
 }
 
 /* ---- from the basis to the decomposition ------------------------------------------------------- */
 
-/* Collective. All z side by side, and the blocks' own freed. */
-static lsp_status join_z(job *j, double **out)
+/* Collective. All T side by side, and the blocks' own freed. */
+static lsp_status join_t(job *j, double **out)
 {
-    double *z = *out = lsp_memory_alloc(j->keys * j->basis, sizeof *z);
-    lsp_status status = lsp_context_agree(j->ctx, z ? LSP_OK : no_memory(j, "Q^T W"));
+    double *t = *out = lsp_memory_alloc(j->rows * j->basis, sizeof *t);
+    lsp_status status = lsp_context_agree(j->ctx, t ? LSP_OK : no_memory(j, "W P"));
     int64_t column = 0;
     for (block *b = j->blocks; status == LSP_OK && b < j->blocks + j->block_count; column += b->width, b++) {
-        for (int64_t i = 0; i < j->keys; i++)
-            memcpy(z + i * j->basis + column, b->z + i * b->width, (size_t)b->width * sizeof *z);
-        lsp_memory_free(b->z);
-        b->z = NULL;
+        for (int64_t i = 0; i < j->rows; i++)
+            memcpy(t + i * j->basis + column, b->t + i * b->width, (size_t)b->width * sizeof *t);
+        lsp_memory_free(b->t);
+        b->t = NULL;
     }
     return status;
 }
 
-/* U = Q C and V = P A, of which the first svd->rank columns: u [basis][basis] = A, vt = C^T. */
-static lsp_status expand(job *j, const double *p, const double *u, const double *vt, lsp_svd *svd)
+/* T = Q R, R = A S C^T: U = Q A and V = P C, of which the first svd->rank columns; a and ct are [basis][basis]. */
+static lsp_status expand(job *j, const double *q, const double *a, const double *ct, lsp_svd *svd)
 {
     int64_t rank = svd->rank, row = 0;
     double *c = lsp_memory_alloc(j->basis * rank, sizeof *c);
@@ -273,26 +265,26 @@ static lsp_status expand(job *j, const double *p, const double *u, const double 
     svd->v = lsp_memory_zalloc(j->keys * rank, sizeof *svd->v);
     lsp_status status = c && svd->u && svd->v ? LSP_OK : no_memory(j, "the singular vectors");
     for (int64_t i = 0; status == LSP_OK && i < j->basis; i++)
-        for (int64_t r = 0; r < rank; r++) c[i * rank + r] = vt[r * j->basis + i];
+        for (int64_t r = 0; r < rank; r++) c[i * rank + r] = ct[r * j->basis + i];
     for (const block *b = j->blocks; status == LSP_OK && b < j->blocks + j->block_count; row += b->width, b++)
-        status = lsp_tall_add_product(j->ctx, j->rows, 1, b->q, b->width, c + row * rank, rank, rank, svd->u,
+        status = lsp_tall_add_product(j->ctx, j->keys, 1, b->p, b->width, c + row * rank, rank, rank, svd->v,
                                       rank);
     if (status == LSP_OK)
-        status = lsp_tall_add_product(j->ctx, j->keys, 1, p, j->basis, u, j->basis, rank, svd->v, rank);
+        status = lsp_tall_add_product(j->ctx, j->rows, 1, q, j->basis, a, j->basis, rank, svd->u, rank);
     lsp_memory_free(c);
     return lsp_context_agree(j->ctx, status);
 }
 
 static lsp_status decompose(job *j, lsp_svd *svd)
 {
-    double *z = NULL, *r = lsp_memory_alloc(j->basis * j->basis, sizeof *r);
+    double *t = NULL, *r = lsp_memory_alloc(j->basis * j->basis, sizeof *r);
     double *u = lsp_memory_alloc(j->basis * j->basis, sizeof *u);
     double *vt = lsp_memory_alloc(j->basis * j->basis, sizeof *vt);
     svd->sigma = lsp_memory_alloc(j->basis, sizeof *svd->sigma);
     lsp_status status = r && u && vt && svd->sigma ? LSP_OK : no_memory(j, "the small decomposition");
     status = lsp_context_agree(j->ctx, status);
-    if (status == LSP_OK) status = join_z(j, &z);
-    if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->keys, j->basis, z, r);
+    if (status == LSP_OK) status = join_t(j, &t);
+    if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->rows, j->basis, t, r);
     if (status == LSP_OK) status = lsp_small_svd(j->ctx, j->basis, j->basis, r, svd->sigma, u, vt);
     if (status == LSP_OK) {
         svd->rows = j->rows;
@@ -300,10 +292,10 @@ static lsp_status decompose(job *j, lsp_svd *svd)
         svd->basis = j->basis;
         svd->rank = lsp_svd_choose(j->options, j->square, svd->sigma, j->rank, &svd->tolerance_met);
         svd->certificate = lsp_svd_certify(j->square, svd->sigma, svd->rank, j->eps);
-        if (svd->tolerance_met || j->last) status = expand(j, z, u, vt, svd);
+        if (svd->tolerance_met || j->last) status = expand(j, t, u, vt, svd);
     }
     if (status == LSP_OK && svd->v) status = lsp_svd_fix_signs(j->ctx, svd);
-    lsp_memory_free(z);
+    lsp_memory_free(t);
     lsp_memory_free(r);
     lsp_memory_free(u);
     lsp_memory_free(vt);
@@ -317,31 +309,38 @@ static lsp_status prepare(job *j)
     const lsp_attention_desc *d = &j->op->plan->problem.desc;
     size_t element = lsp_dtype_size(d->compute);
     j->columns = lsp_min(j->rank + lsp_min(j->options->oversample, j->m), lsp_min(j->n, j->m));
-    j->all = 2 * (double)(j->options->steps + 1);
+    j->all = 2 * (double)(j->options->steps + 1) + 1;
     j->blocks = lsp_memory_zalloc(j->options->steps + 1, sizeof *j->blocks);
+    j->q = lsp_memory_alloc(j->rows * j->columns, sizeof *j->q);
     j->x = lsp_memory_alloc(j->keys * j->columns, element);
     j->y = lsp_memory_alloc(j->rows * j->columns, element);
-    lsp_status status = j->blocks && j->x && j->y ? LSP_OK : no_memory(j, "the start block");
+    lsp_status status = j->blocks && j->q && j->x && j->y ? LSP_OK : no_memory(j, "the start block");
     return lsp_context_agree(j->ctx, status);
 }
 
 static void release(job *j)
 {
     for (block *b = j->blocks; b && b < j->blocks + j->block_count; b++) {
-        lsp_memory_free(b->q);
-        lsp_memory_free(b->z);
+        lsp_memory_free(b->p);
+        lsp_memory_free(b->t);
     }
     lsp_memory_free(j->blocks);
+    lsp_memory_free(j->q);
     lsp_memory_free(j->x);
     lsp_memory_free(j->y);
 }
 
 static lsp_status attempt(job j, lsp_svd *svd)
 {
+    int64_t width = 0;
     lsp_status status = prepare(&j);
-    bool more = true;
-    if (status == LSP_OK) status = first_block(&j);
-    for (int64_t s = 0; status == LSP_OK && more && s < j.options->steps; s++) status = next_block(&j, &more);
+    if (status == LSP_OK) status = start(&j);
+    if (status == LSP_OK) status = add_block(&j, j.columns);
+    for (int64_t s = 0; status == LSP_OK && s < j.options->steps; s++) {
+        status = next_start(&j, &width);
+        if (status != LSP_OK || width <= 0) break;
+        status = add_block(&j, width);
+    }
     if (status == LSP_OK) status = decompose(&j, svd);
     release(&j);
     return status;

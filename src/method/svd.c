@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+/* Both terms of the difference are right to about eps: at this many, the error is right to a per cent or two. */
+enum { ROUNDINGS = 32 };
 enum { SIGNS_AT_ONCE = 256, LONGEST_ITERATION = 100 };
 
 lsp_svd_options lsp_svd_defaults(void)
@@ -43,7 +45,8 @@ static double rest_of(double square, const double *sigma, int64_t rank)
 lsp_svd_certificate lsp_svd_certify(double square, const double *sigma, int64_t rank, double eps)
 {
     double rest = rest_of(square, sigma, rank);
-    double relative = square > 0 && rest > 0 ? sqrt(rest / square) : 0, floor = sqrt(eps);
+    double relative = square > 0 && rest > 0 ? sqrt(rest / square) : 0;
+    double floor = sqrt(ROUNDINGS * eps);
     return (lsp_svd_certificate){.norm = sqrt(square),
                                  .frobenius_error = rest > 0 ? sqrt(rest) : 0,
                                  .frobenius_relative = relative,
