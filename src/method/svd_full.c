@@ -129,18 +129,21 @@ static lsp_status no_memory(const job *j, const char *what)
                             (long long)j->n, (long long)j->m);
 }
 
-/* Keys, a stripe, and two times it while it moves. */
-static int64_t forming_bytes(const job *j)
+/* Keys, a stripe, and two times it while it moves; and the operator stays. */
+static int64_t other_bytes(const job *j)
 {
-    return (j->m * j->desc->d_k + j->stripe * (3 * j->m + j->desc->d_k)) * (int64_t)sizeof(double);
+    int64_t forming = j->m * j->desc->d_k + j->stripe * (3 * j->m + j->desc->d_k);
+    return forming * (int64_t)sizeof(double) + j->op->plan->estimate.footprint.total;
 }
 
 /* Collective. */
 static lsp_status make_matrix(job *j)
 {
-    /* The sizes are checked, in full_svd, before these products are used. */
-    lsp_status status =
-        lsp_full_svd_create(j->ctx, j->n, j->m, true, forming_bytes(j), j->desc->memory_limit, &j->full);
+    j->rows_most = j->rows;
+    lsp_status status = lsp_context_max_i64(j->ctx, &j->rows_most, 1);
+    if (status != LSP_OK) return status;
+    j->stripe = lsp_max(1, lsp_min(j->rows_most, STRIPE_VALUES / j->m));
+    status = lsp_full_svd_create(j->ctx, j->n, j->m, true, other_bytes(j), j->desc->memory_limit, &j->full);
     if (status != LSP_OK) return status;
     j->k = lsp_memory_alloc(j->m * j->desc->d_k, sizeof *j->k);
     j->q = lsp_memory_alloc(j->stripe * j->desc->d_k, sizeof *j->q);

@@ -51,7 +51,7 @@ static inline double *zeros(int64_t count)
 }
 
 /* Rows [begin, end), row-major. */
-static inline double *make_matrix(kind k, int64_t begin, int64_t end, int64_t cols)
+static inline double *make_entries(kind k, int64_t begin, int64_t end, int64_t cols)
 {
     double *a = zeros((end - begin) * cols);
     for (int64_t i = begin; i < end; i++)

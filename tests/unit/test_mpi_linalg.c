@@ -136,7 +136,7 @@ static void check_moves(const lsp_grid *grid, int64_t rows, int64_t cols, int64_
     assert_int_equal(lsp_cyclic_init(grid, rows, cols, row_block, col_block, &m), LSP_OK);
     double *local = zeros(lsp_cyclic_elements(&m));
     lsp_block mine = {cut(rows, rank), cut(rows, rank + 1), 0, cols};
-    double *rows_in = make_matrix(RANDOM, mine.row_begin, mine.row_end, cols);
+    double *rows_in = make_entries(RANDOM, mine.row_begin, mine.row_end, cols);
     assert_int_equal(lsp_cyclic_deal(&m, &mine, rows_in, local), LSP_OK);
     for (int64_t c = 0; c < m.local_cols; c++)
         for (int64_t r = 0; r < m.local_rows; r++)
@@ -191,7 +191,7 @@ static void blocks_outside_are_refused_on_all_ranks(void **state)
 static void check_small(kind k, int64_t rows, int64_t cols)
 {
     int64_t count = lsp_min(rows, cols);
-    double *a = make_matrix(k, 0, rows, cols), *expected = oracle_sigma(a, rows, cols);
+    double *a = make_entries(k, 0, rows, cols), *expected = oracle_sigma(a, rows, cols);
     double *sigma = zeros(count), *u = zeros(rows * count), *vt = zeros(count * cols), *alone = zeros(count);
     if (rank > 0) a[0] += 1; /* the first rank's is meant */
     assert_int_equal(lsp_small_svd(ctx, rows, cols, a, sigma, u, vt), LSP_OK);

@@ -89,7 +89,7 @@ static void check_vectors(const lsp_full_svd *svd, const double *a, double large
 
 static void check_svd(kind k, int64_t rows, int64_t cols)
 {
-    double *a = make_matrix(k, 0, rows, cols), *expected = oracle_sigma(a, rows, cols);
+    double *a = make_entries(k, 0, rows, cols), *expected = oracle_sigma(a, rows, cols);
     double norm = norm_of(a, rows * cols);
     for (int vectors = 0; vectors < 2; vectors++) {
         lsp_full_svd *svd = make_svd(k, rows, cols, vectors);
@@ -145,7 +145,7 @@ static void scales_do_not_matter(void **state)
 {
     (void)state;
     const double factors[] = {0x1p-1000, 0x1p-400, 0x1p300, 0x1p900};
-    double *a = make_matrix(RANDOM, 0, 45, 38), *expected = oracle_sigma(a, 45, 38);
+    double *a = make_entries(RANDOM, 0, 45, 38), *expected = oracle_sigma(a, 45, 38);
     for (int f = 0; f < 4; f++) {
         lsp_full_svd *svd = make_svd(RANDOM, 45, 38, true);
         fill(svd, RANDOM, factors[f]);

@@ -85,8 +85,8 @@ static void check_qr(kind k, cutting how, int64_t rows, int64_t cols)
     int64_t counts[64], first[64], width = lsp_min(rows, cols);
     assert_true(ranks <= 64);
     cut_rows(how, rows, counts, first);
-    double *a = make_matrix(k, 0, rows, cols), *r = zeros(cols * cols);
-    double *mine = make_matrix(k, first[rank], first[rank] + counts[rank], cols);
+    double *a = make_entries(k, 0, rows, cols), *r = zeros(cols * cols);
+    double *mine = make_entries(k, first[rank], first[rank] + counts[rank], cols);
     assert_int_equal(lsp_tall_qr(&grid, counts[rank], cols, mine, r), LSP_OK);
     assert_same_everywhere(ctx, r, cols * cols);
     for (int64_t i = 0; i < cols; i++)
@@ -157,7 +157,7 @@ static void bits_repeat_whatever_the_threads(void **state)
     (void)state;
     enum { COLS = 24 };
     int64_t rows = 3000 + 7 * rank;
-    double *expected = make_matrix(RANDOM, rank * 5000, rank * 5000 + rows, COLS),
+    double *expected = make_entries(RANDOM, rank * 5000, rank * 5000 + rows, COLS),
            *again = zeros(rows * COLS);
     double r[COLS * COLS], r_again[COLS * COLS];
     memcpy(again, expected, (size_t)(rows * COLS) * sizeof *again);
@@ -205,7 +205,7 @@ static void bytes_are_what_is_allocated(void **state)
 {
     (void)state;
     const int64_t rows = 4000, cols = 40;
-    double *a = make_matrix(RANDOM, 0, rows, cols);
+    double *a = make_entries(RANDOM, 0, rows, cols);
     int64_t before = lsp_memory_now(), most_before = lsp_memory_most();
     assert_int_equal(lsp_tall_qr(&grid, rows, cols, a, NULL), LSP_OK);
     assert_int_equal(lsp_memory_now(), before);
