@@ -5,7 +5,7 @@
 set -eu
 build="gcc libc6-dev make cmake pkgconf openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libscalapack-openmpi-dev
        libopenblas-dev libinih-dev libcjson-dev libxxhash-dev help2man"
-tests="libcmocka-dev python3 python3-numpy python3-h5py"
+tests="libcmocka-dev python3 python3-numpy python3-h5py gnuplot-nox"
 case ${1:-test} in
 build) wanted=$build ;;
 test) wanted="$build $tests" ;;

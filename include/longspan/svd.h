@@ -77,6 +77,18 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
  * numbers), LSP_ERR_VERIFY (pdgesvd did not converge), LSP_ERR_RANK. */
 lsp_status lsp_svd_full(lsp_operator *op, const lsp_svd_options *options, lsp_svd **out);
 
+/* The true error in sampled rows of W, one from each of as many equal parts. */
+typedef struct lsp_svd_sampled {
+    int64_t rows;
+    double frobenius_error;    /* of the sampled rows together */
+    double frobenius_relative; /* over the same rows of W */
+} lsp_svd_sampled;
+
+/* Collective. Compares up to 256 rows of W, computed by the operator, with those of U diag(sigma) V^T. op is the one
+ * that svd was made from. Errors: LSP_ERR_LIMIT, LSP_ERR_RANK. */
+lsp_status lsp_svd_sample(lsp_operator *op, const lsp_svd *svd, int64_t rows, uint64_t seed,
+                          lsp_svd_sampled *out);
+
 /* Local. Frees and sets *svd to NULL. NULL is allowed. */
 void lsp_svd_destroy(lsp_svd **svd);
 

@@ -81,6 +81,7 @@ static lsp_status prepare(lsp_svd_job *job)
     if (status != LSP_OK) return status;
     lsp_attention_desc *d = &job->input.desc;
     d->memory_limit = lsp_launch_memory_limit(app, &job->memory_source);
+    d->d_v = 0;                          /* values are not read */
     if (job->full) d->compute = LSP_F64; /* the reference has the precision of its entries */
     int64_t most = lsp_min(d->row_end - d->row_begin, d->key_end - d->key_begin);
     job->rank = job->options.rank > 0 ? lsp_min(job->options.rank, most) : most;
@@ -213,6 +214,7 @@ static lsp_status verify(lsp_svd_job *job, lsp_svd_head *head, const head_work *
                                       w->key_run_count, w->q, w->k, head->svd->v, out, NULL, rows, 0,
                                       tolerance, &head->verify);
     lsp_memory_free(out);
+    if (status == LSP_OK) status = lsp_svd_sample(w->op, head->svd, rows, 0, &head->sampled);
     job->verified = status == LSP_OK;
     if (status == LSP_OK && !head->verify.passed) job->passed = false;
     job->seconds[LSP_PHASE_VERIFY] += lsp_clock() - begin;

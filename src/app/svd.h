@@ -14,6 +14,7 @@ typedef struct lsp_svd_head {
     lsp_svd *svd;
     lsp_spectrum spectrum;
     lsp_verify_result verify;
+    lsp_svd_sampled sampled; /* of as many rows as are verified */
 } lsp_svd_head;
 
 typedef struct lsp_svd_job {

@@ -15,7 +15,7 @@ static const char *const colours[COLOURS] = {"#440154", "#46327e", "#365c8d", "#
 static const char *colour_of(const lsp_svd_job *job, int64_t i)
 {
     int64_t last = job->count > 1 ? job->count - 1 : 1;
-    return colours[job->count <= COLOURS ? i : i * (COLOURS - 1) / last];
+    return colours[i * (COLOURS - 1) / last];
 }
 
 /* Block i: rank, sigma / sigma_1, and the relative Frobenius error when that many are kept. */
@@ -83,9 +83,9 @@ void lsp_svd_plot(FILE *stream, const void *user)
         "unset label 1\nunset key\n"
         "set xlabel 'rank kept'\n"
         "set title 'relative Frobenius error of the truncated matrix' offset 0,-0.6\n"
-        "do for [share in '90 99 99.9'] { set arrow from graph 0,first sqrt(1-share/100) to graph 1,first "
-        "sqrt(1-share/100) nohead lw 1 dt 3 lc rgb '#909090' back\n"
-        "set label share.' %%%% of the energy' at graph 0.985,first sqrt(1-share/100)*1.09 right font ',9' "
+        "do for [share in '90 99 99.9'] { set arrow from graph 0,first sqrt(1-share/100.) to graph 1,first "
+        "sqrt(1-share/100.) nohead lw 1 dt 3 lc rgb '#909090' back\n"
+        "set label share.' %% of the energy' at graph 0.985,first sqrt(1-share/100.)*1.09 right font ',9' "
         "textcolor rgb '#808080' }\n");
     write_curves(stream, job, 3);
     (void)fprintf(stream, "unset multiplot\n");

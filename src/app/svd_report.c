@@ -2,10 +2,12 @@
 #include "app/format.h"
 #include "app/svd.h"
 #include "base/checked.h"
+#include "linalg/version.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 lsp_svd_certificate lsp_svd_together(const lsp_svd_job *job)
 {
@@ -67,10 +69,11 @@ static const char *rank_text(int64_t rank, int64_t most, char *text)
 static void print_spectra(const lsp_svd_job *job)
 {
     const lsp_attention_desc *d = &job->input.desc;
-    char a[LSP_FORMAT_SIZE], b[LSP_FORMAT_SIZE], c[LSP_FORMAT_SIZE], error[LSP_FORMAT_SIZE];
-    (void)printf(
-        "  %s  head   rank   error/norm       norm    sigma_1  effective     90 %%     99 %%   99.9 %%\n",
-        d->batch > 1 ? "batch" : "     ");
+    char a[LSP_FORMAT_SIZE], b[LSP_FORMAT_SIZE], c[LSP_FORMAT_SIZE], error[LSP_FORMAT_SIZE],
+        sampled[LSP_FORMAT_SIZE] = "-";
+    (void)printf("  %s  head   rank   error/norm   sampled       norm    sigma_1  effective     90 %%     99 "
+                 "%%   99.9 %%\n",
+                 d->batch > 1 ? "batch" : "     ");
     for (int64_t i = 0; i < job->count; i++) {
         const lsp_svd_head *h = &job->heads[i];
         const lsp_svd *s = h->svd;
@@ -79,12 +82,13 @@ static void print_spectra(const lsp_svd_job *job)
             (void)snprintf(error, sizeof error, "%.5f", s->certificate.frobenius_relative);
         else
             (void)snprintf(error, sizeof error, "< %.1e", s->certificate.floor);
+        if (job->verified) (void)snprintf(sampled, sizeof sampled, "%.5f", h->sampled.frobenius_relative);
         if (d->batch > 1)
             (void)printf("  %5" PRId64, h->batch);
         else
             (void)printf("  %5s", "");
-        (void)printf("  %4" PRId64 "  %5" PRId64 "   %10s %10.4g %10.4g %10.1f %8s %8s %8s%s\n", head,
-                     s->rank, error, s->certificate.norm, s->rank > 0 ? s->sigma[0] : 0,
+        (void)printf("  %4" PRId64 "  %5" PRId64 "   %10s %9s %10.4g %10.4g %10.1f %8s %8s %8s%s\n", head,
+                     s->rank, error, sampled, s->certificate.norm, s->rank > 0 ? s->sigma[0] : 0,
                      h->spectrum.effective_rank, rank_text(h->spectrum.rank_90, s->rank, a),
                      rank_text(h->spectrum.rank_99, s->rank, b), rank_text(h->spectrum.rank_999, s->rank, c),
                      s->tolerance_met ? "" : "  tolerance not met");
@@ -118,6 +122,19 @@ static void print_remarks(const lsp_svd_job *job)
                      "= yes)\n");
 }
 
+/* OpenBLAS that does not know a processor takes its slowest kernels for it. */
+static void print_blas(const lsp_svd_job *job)
+{
+    static const char *const old[] = {"Prescott", "Core2", "Generic"};
+    const char *blas = lsp_linalg_version();
+    for (size_t i = 0; job->isa >= LSP_ISA_AVX2 && i < sizeof old / sizeof *old; i++)
+        if (strstr(blas, old[i]))
+            (void)printf("  NOTE     OpenBLAS took this processor for an old one (%s), which costs most of "
+                         "its speed in "
+                         "QR; set\n           OPENBLAS_CORETYPE=%s in the environment\n",
+                         old[i], job->isa >= LSP_ISA_AVX512 ? "SkylakeX" : "Haswell");
+}
+
 void lsp_svd_print(const lsp_svd_job *job)
 {
     char one[LSP_FORMAT_SIZE], two[LSP_FORMAT_SIZE];
@@ -146,6 +163,7 @@ void lsp_svd_print(const lsp_svd_job *job)
                      " rows of each head in double precision: relative error %.2e at most (tolerance %.1e)\n",
                      job->heads[0].verify.rows, worst, tolerance);
     }
+    print_blas(job);
     const char *plot = lsp_options_text(job->app->options, LSP_KEY_REPORT_PLOT);
     if (*plot) (void)printf("  picture  %s\n", plot);
     lsp_summary_unused(job->app);
@@ -191,6 +209,14 @@ static void add_head(cJSON *list, const lsp_svd_job *job, const lsp_svd_head *h)
     lsp_json_add_number(object, "seconds", s->seconds);
     lsp_json_add_number(object, "seconds_products", s->seconds_products);
     lsp_json_add_verify(object, job->verified ? &h->verify : NULL);
+    if (job->verified) {
+        cJSON *sampled = cJSON_AddObjectToObject(object, "sampled");
+        lsp_json_add_number(sampled, "rows", (double)h->sampled.rows);
+        lsp_json_add_number(sampled, "frobenius_error", h->sampled.frobenius_error);
+        lsp_json_add_number(sampled, "frobenius_relative", h->sampled.frobenius_relative);
+    } else {
+        (void)cJSON_AddNullToObject(object, "sampled");
+    }
     cJSON *values = cJSON_AddArrayToObject(object, "singular_values");
     for (int64_t r = 0; values && r < s->rank; r++)
         (void)cJSON_AddItemToArray(values, cJSON_CreateNumber(s->sigma[r]));
