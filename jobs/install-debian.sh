@@ -1,16 +1,20 @@
 #!/bin/sh
 # Installs what Longspan needs on Debian 12 and does not find installed. Does nothing when all is there.
-#   jobs/install-debian.sh [build|test]     test: also what the tests need (default: test)
+#   jobs/install-debian.sh [build|test|cross]     test: also what the tests need (default: test); cross: a compiler and
+#                                                 an emulator for arm64 alone, which are part of test too
 # SPDX-License-Identifier: BSD-3-Clause
 set -eu
 build="gcc libc6-dev make cmake pkgconf openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libscalapack-openmpi-dev
        libopenblas-dev libinih-dev libcjson-dev libxxhash-dev help2man"
 tests="libcmocka-dev python3 python3-numpy python3-h5py gnuplot-nox"
+cross=
+[ "$(uname -m)" != x86_64 ] || cross="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 case ${1:-test} in
 build) wanted=$build ;;
-test) wanted="$build $tests" ;;
+test) wanted="$build $tests $cross" ;;
+cross) wanted=$cross ;;
 *)
-    echo "install-debian.sh: usage: install-debian.sh [build|test]" >&2
+    echo "install-debian.sh: usage: install-debian.sh [build|test|cross]" >&2
     exit 2
     ;;
 esac

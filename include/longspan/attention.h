@@ -94,7 +94,7 @@ typedef struct lsp_estimate {
     double pairs;              /* visible (query, key) pairs, all heads and batches */
     double flops;              /* 2 (d_k + d_v) per pair */
     double pairs_max;          /* pairs of the rank that has most */
-    double bytes_received;     /* K/V bytes gathered by all ranks together, own rows not counted */
+    double bytes_received;     /* K/V bytes gathered by all ranks together: whole panels, own ones not */
     double bytes_received_max; /* by the rank that receives most */
     int64_t idle_ranks;        /* ranks without a query row */
     int64_t tile_keys, panel_keys, panels;

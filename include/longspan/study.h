@@ -1,4 +1,4 @@
-/* Checking, joining and making tensors; what the machine gives.
+/* Checking, joining and making tensors; what the machine gives, and what of it attention takes.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LONGSPAN_STUDY_H
@@ -38,7 +38,7 @@ lsp_status lsp_verify_attention(lsp_context *ctx, const lsp_attention_desc *desc
 
 /* ---- joining ------------------------------------------------------------------------------------ */
 
-/* Local. Joins partial results over disjoint key sets into out/lse (parts[0..count) each [rows, d_v]
+/* Local, in OpenMP's number of threads (omp_set_num_threads). Joins partial results over disjoint key sets into out/lse (parts[0..count) each [rows, d_v]
  * and [rows], type f32 or f64): lse = log sum exp(lse_i), out = sum exp(lse_i - lse) out_i, in double.
  * Rows without keys anywhere give 0 and -inf. out may be one of the parts. */
 void lsp_merge_rows(lsp_dtype type, int64_t rows, int64_t d_v, int count, const void *const *parts,
@@ -54,7 +54,7 @@ typedef enum lsp_tensor_role {
     LSP_ROLE_X = 3
 } lsp_tensor_role;
 
-/* Local. Fills the given runs of a synthetic tensor [*, heads, n, d] of type f16, bf16, f32 or f64.
+/* Local, in OpenMP's number of threads (omp_set_num_threads). Fills the given runs of a synthetic tensor [*, heads, n, d] of type f16, bf16, f32 or f64.
  * Every element depends on (distribution, role, seed, its own index) alone, so any rank may fill any
  * part. normal: N(0, 1). peaked: normal, with K a noisy copy of Q's directions so that scores reach
  * about +-15 at scale 1/sqrt(d). walk: a smooth random walk along the rows. V is always N(0, 1).
@@ -70,6 +70,13 @@ lsp_status lsp_generate_rows(lsp_distribution distribution, lsp_tensor_role role
 lsp_status lsp_measure_fma_peak(lsp_context *ctx, lsp_isa isa, lsp_dtype compute, double seconds,
                                 double *gflops);
 
+/* Collective. Bandwidth of reading memory, in bytes per second, summed over all ranks: every thread of every rank
+ * adds up an array of its own of `bytes` bytes (0: twice the last cache, at least 64 MiB) again and again for about
+ * `seconds`; the best pass counts, the slowest thread in it. *array_bytes (may be NULL): what 0 stood for.
+ * Errors: LSP_ERR_USAGE (bytes < 0), LSP_ERR_LIMIT (memory). */
+lsp_status lsp_measure_read_bandwidth(lsp_context *ctx, int64_t bytes, double seconds,
+                                      double *bytes_per_second, int64_t *array_bytes);
+
 /* Local. Bytes that this node's processes may still take: the least of MemAvailable and the free part
  * of the enclosing cgroups (v1 or v2). *source (may be NULL) names which ("machine", "cgroup"). At least 1
  * when known; 0, with source "unknown", when the system tells nothing. */
@@ -77,6 +84,42 @@ int64_t lsp_memory_available(const char **source);
 
 /* Local. Peak resident bytes of this process so far. */
 int64_t lsp_memory_peak(void);
+
+/* ---- speed --------------------------------------------------------------------------------------- */
+
+/* What a speed is measured against. */
+typedef enum lsp_bench_limit {
+    LSP_BENCH_FMA = 0, /* work: flops, 2 (d_k + d_v) for every visible pair; limit: the FMA peak */
+    LSP_BENCH_READ = 1 /* work: bytes of K and V, each counted once; limit: the read bandwidth */
+} lsp_bench_limit;
+
+typedef struct lsp_bench_options {
+    double seconds; /* to spend on repetitions; there are at least 5, whatever they take */
+    lsp_bench_limit limit;
+    int64_t read_bytes;  /* LSP_BENCH_READ: as `bytes` of lsp_measure_read_bandwidth */
+    int64_t verify_rows; /* of the last result, as lsp_verify_attention; 0: none */
+} lsp_bench_options;
+
+/* A repetition is one execution, or as many as last 10 ms; its time that of the slowest rank, by the wall. The
+ * limit is measured before and after each: a machine that changes its clock or has other work changes both. */
+typedef struct lsp_bench_result {
+    lsp_isa isa;
+    int64_t repetitions;
+    double work;                         /* flops or bytes of one execution, all ranks */
+    double seconds_best, seconds_median; /* of one execution */
+    double seconds_gather;               /* exposed gather in the best one, the largest of all ranks */
+    double limit_best;                   /* flops or bytes per second: the best seen */
+    double share_best;                   /* work / seconds_best / limit_best */
+    double share_median;                 /* median of work / seconds / (limit beside that repetition) */
+    double scatter;                      /* seconds_median / seconds_best - 1 */
+    lsp_verify_result verify;            /* zeros when verify_rows is 0 */
+} lsp_bench_result;
+
+/* Collective. Measures lsp_attention_execute with everything in it (packing, gathering, kernels) on normal random
+ * operands in memory, described by desc. LSP_OK also when the verification does not pass; see result->verify.
+ * Errors: those of lsp_attention_create and lsp_attention_execute, LSP_ERR_LIMIT (memory of the operands). */
+lsp_status lsp_bench_attention(lsp_context *ctx, const lsp_attention_desc *desc,
+                               const lsp_bench_options *options, lsp_bench_result *result);
 
 #ifdef __cplusplus
 }

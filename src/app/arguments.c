@@ -45,6 +45,24 @@ static lsp_status take_option(lsp_app *app, const char *argument, lsp_error *err
     return lsp_options_set(app->options, section, name, equals + 1, origin, error);
 }
 
+/* --compare FILE or --compare=FILE, the short way to give bench.compare; */
+static bool is_compare(const lsp_app *app, const char *argument)
+{
+    static const char name[] = "--compare";
+    size_t length = sizeof name - 1;
+    return (app->command->uses & LSP_FOR_BENCH) && strncmp(argument, name, length) == 0 &&
+           (argument[length] == '\0' || argument[length] == '=');
+}
+
+static lsp_status take_compare(lsp_app *app, int argc, char **argv, int *index, lsp_error *error)
+{
+    const char *equals = strchr(argv[*index], '=');
+    if (!equals && *index + 1 == argc)
+        return lsp_error_set(error, LSP_ERR_USAGE, "--compare needs the name of an earlier report.json");
+    const char *file = equals ? equals + 1 : argv[++*index];
+    return lsp_options_set(app->options, "bench", "compare", file, "--compare", error);
+}
+
 static bool looks_like_hdf5(const char *name)
 {
     static const char signature[8] = {'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
@@ -130,11 +148,16 @@ lsp_status lsp_arguments_take(lsp_app *app, int argc, char **argv, lsp_error *er
     if (!app->options) return lsp_error_set(error, LSP_ERR_LIMIT, "no memory for the options");
     lsp_status status = LSP_OK;
     for (int i = 2; i < argc && status == LSP_OK; i++) {
-        if (argv[i][0] != '-') status = take_operand(app, argv[i], error);
+        if (argv[i][0] != '-')
+            status = take_operand(app, argv[i], error);
+        else if (is_compare(app, argv[i]))
+            i += strchr(argv[i], '=') == NULL; /* its file is no operand */
     }
     if (status == LSP_OK) status = take_deck(app, rank, error);
     for (int i = 2; i < argc && status == LSP_OK; i++) {
-        if (argv[i][0] == '-') status = take_option(app, argv[i], error);
+        if (argv[i][0] != '-') continue;
+        status = is_compare(app, argv[i]) ? take_compare(app, argc, argv, &i, error)
+                                          : take_option(app, argv[i], error);
     }
     return status;
 }

@@ -11,6 +11,16 @@ static const lsp_command table[] = {
      "or absent. The bits of the result do not depend on the number of ranks or threads, nor on how keys\n"
      "are gathered or rows are dealt.\n",
      LSP_TAKES_DECK, LSP_FOR_ATTEND, lsp_attend_run},
+    {"bench", "speed of kernels and memory against what this machine gives",
+     "[DECK.ini] [--compare FILE.json]",
+     "Measures the FMA peak of every type and instruction set, the bandwidth of reading memory, and whole\n"
+     "executions of attention on random operands over the grid of [bench], each beside the peak (a single\n"
+     "query row: the bandwidth) of the same moments. GFLOP/s count visible pairs only. With several ranks\n"
+     "peaks are sums, and the slowest rank's time counts. --compare FILE.json shows each cell beside the "
+     "one\n"
+     "of an earlier report.json, and marks those slower by more than the repetitions scatter. Operands have\n"
+     "the computing type unless shape.type is given.\n",
+     LSP_TAKES_DECK, LSP_FOR_BENCH, lsp_bench_run},
     {"generate", "synthetic /q, /k and /v of any shape", "[DECK.ini]",
      "Writes /q, /k and /v of the given [shape] to output.file. The file's contents depend on the keys of\n"
      "[shape] alone, not on the number of ranks.\n",

@@ -55,6 +55,8 @@ static void print_key(const lsp_option *option)
     (void)printf("  %-16s %s", option->name, option->help);
     if (option->kind == LSP_OPTION_CHOICE && strchr(option->words, '|')) {
         (void)printf(" (%s)", option->words);
+    } else if (option->kind == LSP_OPTION_WORDS) {
+        (void)printf(" (some of %s)", option->words);
     } else if (option->kind == LSP_OPTION_YESNO) {
         (void)printf(" (yes|no)");
     }

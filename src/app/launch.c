@@ -5,6 +5,7 @@
 #include "app/value.h"
 #include "base/checked.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,27 +54,37 @@ int64_t lsp_launch_memory(void)
     return lsp_checked_mul(megabytes, 1 << 20, &bytes) ? bytes : 0;
 }
 
-int64_t lsp_launch_memory_limit(lsp_app *app, const char **source)
+static const char *const limit_names[] = {"the machine", "the cgroup", "Slurm", "plan.memory_per_node"};
+enum { LIMIT_MACHINE, LIMIT_CGROUP, LIMIT_SLURM, LIMIT_DECK };
+
+int64_t lsp_launch_least_memory(int64_t available, bool cgroup, int64_t slurm, double asked, int *which)
 {
-    static const char *const names[] = {"the machine", "the cgroup", "Slurm", "plan.memory_per_node"};
-    const char *kind = NULL;
-    int64_t limit = lsp_memory_available(&kind);
-    int name = kind && strcmp(kind, "cgroup") == 0 ? 1 : 0;
-    int64_t slurm = lsp_launch_memory();
+    int64_t limit = available > 0 ? available : INT64_MAX;
+    *which = cgroup ? LIMIT_CGROUP : LIMIT_MACHINE;
     if (slurm > 0 && slurm < limit) {
         limit = slurm;
-        name = 2;
+        *which = LIMIT_SLURM;
     }
-    double asked = lsp_options_real(app->options, LSP_KEY_PLAN_MEMORY_PER_NODE);
     if (asked > 0 && asked < (double)limit) {
         limit = (int64_t)asked;
-        name = 3;
+        *which = LIMIT_DECK;
     }
+    return limit;
+}
+
+int64_t lsp_launch_memory_limit(lsp_app *app, const char **source)
+{
+    const char *kind = NULL;
+    int64_t available = lsp_memory_available(&kind);
+    int name = 0;
+    int64_t limit =
+        lsp_launch_least_memory(available, kind && strcmp(kind, "cgroup") == 0, lsp_launch_memory(),
+                                lsp_options_real(app->options, LSP_KEY_PLAN_MEMORY_PER_NODE), &name);
     int64_t lowest = lsp_collect_min_i64(app, limit);
     /* Of ranks with the lowest limit, the one named first. */
-    int64_t which = lsp_collect_min_i64(app, limit == lowest ? name : 9);
-    *source = names[which];
-    return lowest;
+    int64_t which = lsp_collect_min_i64(app, limit == lowest ? name : INT_MAX);
+    *source = lowest < INT64_MAX ? limit_names[which] : "nothing";
+    return lowest < INT64_MAX ? lowest : 0;
 }
 
 void lsp_launch_warn_oversubscribed(lsp_app *app)

@@ -20,8 +20,13 @@ int lsp_launch_threads(void);
  * nothing. */
 int64_t lsp_launch_memory(void);
 
+/* Local. The least of what machine or cgroup have available, Slurm grants and the deck asks (each 0: it
+ * says nothing); INT64_MAX when none says anything. *which: 0 machine, 1 cgroup, 2 Slurm, 3 deck. */
+int64_t lsp_launch_least_memory(int64_t available, bool cgroup, int64_t slurm, double asked, int *which);
+
 /* Collective. Bytes that a node's ranks may take together: the least over all nodes of what machine,
- * cgroup, Slurm and plan.memory_per_node leave. *source names which of them it was, on every rank. */
+ * cgroup, Slurm and plan.memory_per_node leave; 0 when no node knows a limit. *source names which of them
+ * it was, on every rank. */
 int64_t lsp_launch_memory_limit(lsp_app *app, const char **source);
 
 /* Collective. A warning from rank 0 when some node runs more threads than it has cores. */

@@ -6,6 +6,8 @@
 #include "app/launch.h"
 #include "base/clock.h"
 
+#include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 
 static void print_error(const char *text, int failed_rank)
@@ -42,7 +44,11 @@ static lsp_status create_context(lsp_app *app, lsp_error *error)
     if (threads == 0) threads = lsp_launch_threads();
     const lsp_context_options options = {.threads = threads};
     error->status = lsp_context_create(app->comm, &options, &app->ctx, error->text, sizeof error->text);
-    if (error->status == LSP_OK) app->layout = lsp_context_get_layout(app->ctx);
+    if (error->status == LSP_OK) {
+        app->layout = lsp_context_get_layout(app->ctx);
+        /* Also for the library's local functions, which have no context to ask. */
+        omp_set_num_threads(app->layout.threads);
+    }
     return error->status;
 }
 
@@ -75,6 +81,7 @@ int main(int argc, char **argv)
 {
     if (lsp_arguments_print_help(argc, argv)) return 0;
     if (refuse_singletons()) return LSP_ERR_USAGE;
+    (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */
     lsp_app app = {.comm = MPI_COMM_NULL};
     int provided = 0;
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return LSP_ERR_RANK;

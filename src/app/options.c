@@ -100,6 +100,18 @@ static bool number_fits(const lsp_option *option, const char *text)
     return real >= option->low && real <= option->high;
 }
 
+static bool items_fit(const lsp_option *option, const char *text)
+{
+    int64_t items[LSP_ITEMS_MOST];
+    bool numbers = option->kind == LSP_OPTION_NUMBERS;
+    if (numbers && option->words && strcmp(text, option->words) == 0) return true;
+    int64_t count = lsp_value_items(text, numbers ? NULL : option->words, items, LSP_ITEMS_MOST);
+    for (int64_t i = 0; numbers && i < count; i++) {
+        if ((double)items[i] < option->low || (double)items[i] > option->high) return false;
+    }
+    return count > 0;
+}
+
 static bool value_fits(const lsp_option *option, const char *text)
 {
     int64_t begin = 0, end = 0;
@@ -109,6 +121,8 @@ static bool value_fits(const lsp_option *option, const char *text)
     case LSP_OPTION_CHOICE: return lsp_value_word(text, option->words) >= 0;
     case LSP_OPTION_HEADS: return strcmp(text, "all") == 0 || lsp_value_list(text, NULL, 0) > 0;
     case LSP_OPTION_RANGE: return strcmp(text, "all") == 0 || lsp_value_range(text, &begin, &end);
+    case LSP_OPTION_NUMBERS:
+    case LSP_OPTION_WORDS: return items_fit(option, text);
     case LSP_OPTION_INT:
     case LSP_OPTION_REAL:
     case LSP_OPTION_BYTES: return number_fits(option, text);
@@ -130,6 +144,10 @@ static void describe_allowed(const lsp_option *option, char *text, size_t size)
     case LSP_OPTION_BYTES:
         (void)snprintf(text, size, "bytes, or a number with K, M, G or T%s%s", or_word, word);
         return;
+    case LSP_OPTION_NUMBERS:
+        (void)snprintf(text, size, "different whole numbers from %.15g to %.15g as 3,5%s%s", option->low,
+                       option->high, or_word, word);
+        return;
     case LSP_OPTION_INT:
     case LSP_OPTION_REAL:
         if (option->low > 0 && option->low < 1e-9) {
@@ -141,9 +159,10 @@ static void describe_allowed(const lsp_option *option, char *text, size_t size)
                            or_word, word);
         }
         return;
+    case LSP_OPTION_WORDS:
     case LSP_OPTION_CHOICE: break;
     }
-    size_t at = 0;
+    size_t at = option->kind == LSP_OPTION_WORDS ? (size_t)snprintf(text, size, "some of ") : 0;
     for (; *word && at + 3 < size; word++) {
         if (*word == '|') text[at++] = ',';
         text[at++] = *word == '|' ? ' ' : *word;
@@ -213,6 +232,14 @@ bool lsp_options_yes(lsp_options *options, lsp_key key)
 int lsp_options_choice(lsp_options *options, lsp_key key)
 {
     return lsp_value_word(lsp_options_text(options, key), lsp_option_get(key)->words);
+}
+
+int64_t lsp_options_items(lsp_options *options, lsp_key key, int64_t items[LSP_ITEMS_MOST])
+{
+    const lsp_option *option = lsp_option_get(key);
+    const char *words = option->kind == LSP_OPTION_WORDS ? option->words : NULL;
+    int64_t count = lsp_value_items(lsp_options_text(options, key), words, items, LSP_ITEMS_MOST);
+    return count > 0 ? count : 0;
 }
 
 bool lsp_options_is_set(const lsp_options *options, lsp_key key)

@@ -71,35 +71,42 @@ typedef enum lsp_key {
     LSP_KEY_PLAN_BANDWIDTH,
     LSP_KEY_PLAN_LATENCY,
     LSP_KEY_PLAN_FLOPS_PER_RANK,
+    LSP_KEY_BENCH_TYPES,
+    LSP_KEY_BENCH_D,
+    LSP_KEY_BENCH_N,
+    LSP_KEY_BENCH_MASKS,
+    LSP_KEY_BENCH_THREADS,
+    LSP_KEY_BENCH_ROW_KEYS,
+    LSP_KEY_BENCH_SECONDS,
+    LSP_KEY_BENCH_READ_BYTES,
+    LSP_KEY_BENCH_COMPARE,
     LSP_KEY_COUNT
 } lsp_key;
 
 typedef enum lsp_option_kind {
-    LSP_OPTION_PATH,   /* a file, a dataset, or a list of files */
-    LSP_OPTION_INT,    /* low..high */
-    LSP_OPTION_REAL,   /* low..high */
-    LSP_OPTION_BYTES,  /* a number with an optional K, M, G or T (powers of 1024) */
-    LSP_OPTION_YESNO,  /* yes, no */
-    LSP_OPTION_CHOICE, /* one of `words` */
-    LSP_OPTION_HEADS,  /* "all", or numbers and ranges: 0,3-5 */
-    LSP_OPTION_RANGE   /* "all", or a:b, half-open */
+    LSP_OPTION_PATH,    /* a file, a dataset, or a list of files */
+    LSP_OPTION_INT,     /* low..high */
+    LSP_OPTION_REAL,    /* low..high */
+    LSP_OPTION_BYTES,   /* a number with an optional K, M, G or T (powers of 1024) */
+    LSP_OPTION_YESNO,   /* yes, no */
+    LSP_OPTION_CHOICE,  /* one of `words` */
+    LSP_OPTION_HEADS,   /* "all", or numbers and ranges: 0,3-5 */
+    LSP_OPTION_RANGE,   /* "all", or a:b, half-open */
+    LSP_OPTION_NUMBERS, /* numbers of low..high, separated by commas; or the word */
+    LSP_OPTION_WORDS    /* some of `words`, separated by commas */
 } lsp_option_kind;
 
 /* The commands that use a key. */
-enum {
-    LSP_FOR_ATTEND = 1,
-    LSP_FOR_GENERATE = 2,
-    LSP_FOR_VERIFY = 4,
-    LSP_FOR_MERGE = 8,
-    LSP_FOR_PLAN = 16,
-    LSP_FOR_SVD = 32
-};
+enum { LSP_FOR_ATTEND = 1, LSP_FOR_GENERATE = 2, LSP_FOR_VERIFY = 4, LSP_FOR_MERGE = 8, LSP_FOR_PLAN = 16 };
+enum { LSP_FOR_SVD = 32, LSP_FOR_BENCH = 1 << 10 };
+
+enum { LSP_ITEMS_MOST = 64 }; /* of NUMBERS and WORDS */
 
 typedef struct lsp_option {
     const char *section, *name;
     lsp_option_kind kind;
     const char *fallback; /* value when not given, as text; "" for none */
-    const char *words;    /* CHOICE: "a|b|c", in the order of the library's constants. Numbers: a word
+    const char *words;    /* CHOICE, WORDS: "a|b|c", in the order of the library's constants. Numbers: a word
                              ("auto") that stands for 0, or NULL */
     double low, high;     /* numbers */
     unsigned commands;
@@ -129,6 +136,8 @@ int64_t lsp_options_int(lsp_options *options, lsp_key key);
 double lsp_options_real(lsp_options *options, lsp_key key);
 bool lsp_options_yes(lsp_options *options, lsp_key key);
 int lsp_options_choice(lsp_options *options, lsp_key key);
+/* Items of NUMBERS, or of WORDS as indices; returns how many, 0 when the value is the word for "chosen". */
+int64_t lsp_options_items(lsp_options *options, lsp_key key, int64_t items[LSP_ITEMS_MOST]);
 bool lsp_options_is_set(const lsp_options *options, lsp_key key);
 const char *lsp_options_peek(const lsp_options *options, lsp_key key);
 const char *lsp_options_origin(const lsp_options *options, lsp_key key);

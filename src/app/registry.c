@@ -7,9 +7,12 @@
 #define VALUES (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN)
 #define RUNS   (VALUES | LSP_FOR_SVD)
 #define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD)
-#define SPLITS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD)
-#define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN)
-#define ALL    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_SVD)
+#define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN | LSP_FOR_BENCH)
+#define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH)
+#define DEALS  (GROUPS | LSP_FOR_SVD)
+#define ALL                                                                                                  \
+    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
+     LSP_FOR_SVD)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_INPUT_FILE] = {"input", "file", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
@@ -46,14 +49,14 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact", "exact", 0, 0, VALUES,
                                   "how to compute"},
     [LSP_KEY_ATTENTION_MASK] = {"attention", "mask", LSP_OPTION_CHOICE, "none", "none|causal|window", 0, 0,
-                                RUNS, "which keys a row sees"},
+                                RUNS | LSP_FOR_BENCH, "which keys a row sees"},
     [LSP_KEY_ATTENTION_CAUSAL_ALIGN] = {"attention", "causal_align", LSP_OPTION_CHOICE, "bottom-right",
-                                        "bottom-right|top-left", 0, 0, RUNS,
+                                        "bottom-right|top-left", 0, 0, RUNS | LSP_FOR_BENCH,
                                         "row i stands at i + m - n, or at i"},
-    [LSP_KEY_ATTENTION_WINDOW_LEFT] = {"attention", "window_left", LSP_OPTION_INT, "", NULL, 0, EVERY, RUNS,
-                                       "mask = window: keys before the row's position"},
+    [LSP_KEY_ATTENTION_WINDOW_LEFT] = {"attention", "window_left", LSP_OPTION_INT, "", NULL, 0, EVERY,
+                                       RUNS | LSP_FOR_BENCH, "mask = window: keys before the row's position"},
     [LSP_KEY_ATTENTION_WINDOW_RIGHT] = {"attention", "window_right", LSP_OPTION_INT, "0", NULL, 0, EVERY,
-                                        RUNS, "mask = window: keys after it"},
+                                        RUNS | LSP_FOR_BENCH, "mask = window: keys after it"},
     [LSP_KEY_ATTENTION_SCALE] = {"attention", "scale", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300, RUNS,
                                  "factor of q . k (auto: 1/sqrt(d_k))"},
     [LSP_KEY_ATTENTION_SOFTCAP] = {"attention", "softcap", LSP_OPTION_REAL, "0", NULL, 0, 1e300, RUNS,
@@ -77,27 +80,27 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0,
                                       LSP_FOR_SVD,
                                       "mask = causal: rows of a truncated matrix see later keys, a little"},
-    [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0, RUNS,
-                               "type of the computation and of the output"},
+    [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0,
+                               RUNS | LSP_FOR_BENCH,
+                               "type of the computation; the output is f64 for f64, otherwise f32"},
     [LSP_KEY_COMPUTE_THREADS] = {"compute", "threads", LSP_OPTION_INT, "auto", "auto", 1, 4096, ALL,
                                  "threads of a rank (auto: OMP_NUM_THREADS, or the rank's cores)"},
     [LSP_KEY_COMPUTE_ISA] = {"compute", "isa", LSP_OPTION_CHOICE, "auto", "auto|portable|avx2|avx512", 0, 0,
-                             SPLITS, "instruction set (auto: the best of all ranks)"},
+                             DEALS, "instruction set (auto: the best of all ranks)"},
     [LSP_KEY_COMPUTE_GATHER] = {"compute", "gather", LSP_OPTION_CHOICE, "auto", "auto|panels|all|node|chain",
-                                0, 0, SPLITS, "how K and V reach the ranks"},
-    [LSP_KEY_COMPUTE_PANEL_ROWS] = {"compute", "panel_rows", LSP_OPTION_INT, "auto", "auto", 1, EVERY, SPLITS,
+                                0, 0, DEALS, "how K and V reach the ranks"},
+    [LSP_KEY_COMPUTE_PANEL_ROWS] = {"compute", "panel_rows", LSP_OPTION_INT, "auto", "auto", 1, EVERY, DEALS,
                                     "keys of a panel, rounded up to whole key tiles"},
     [LSP_KEY_COMPUTE_HEAD_GROUPS] = {"compute", "head_groups", LSP_OPTION_INT, "auto", "auto", 1, 2147483647,
-                                     LSP_FOR_ATTEND | LSP_FOR_PLAN,
-                                     "rank groups that share out the heads; divides the ranks"},
+                                     GROUPS, "rank groups that share out the heads; divides the ranks"},
     [LSP_KEY_COMPUTE_PARTITION] = {"compute", "partition", LSP_OPTION_CHOICE, "auto",
-                                   "auto|contiguous|balanced|cyclic", 0, 0, SPLITS,
+                                   "auto|contiguous|balanced|cyclic", 0, 0, DEALS,
                                    "how query rows are dealt to ranks (auto: as the mask asks)"},
     [LSP_KEY_COMPUTE_NONFINITE] = {"compute", "nonfinite", LSP_OPTION_CHOICE, "refuse", "refuse|propagate", 0,
                                    0, LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
                                    "NaN or Inf in the input"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
-                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD,
                              "rows recomputed in double precision; 0: none"},
     [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
                                   LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
@@ -130,7 +133,8 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_PLAN_RANKS_PER_NODE] = {"plan", "ranks_per_node", LSP_OPTION_INT, "auto", "auto", 1, 1e7,
                                      LSP_FOR_PLAN, "ranks on a node (auto: as here)"},
     [LSP_KEY_PLAN_MEMORY_PER_NODE] = {"plan", "memory_per_node", LSP_OPTION_BYTES, "auto", "auto", 1, 1e18,
-                                      LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                                      LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH |
+                                          LSP_FOR_SVD,
                                       "bytes, or as 64G (auto: what machine, cgroup and Slurm leave)"},
     [LSP_KEY_PLAN_BANDWIDTH] = {"plan", "bandwidth", LSP_OPTION_REAL, "12.5e9", NULL, 1, 1e18, LSP_FOR_PLAN,
                                 "of a node's link, bytes per second"},
@@ -138,6 +142,28 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                               "of a message, seconds"},
     [LSP_KEY_PLAN_FLOPS_PER_RANK] = {"plan", "flops_per_rank", LSP_OPTION_REAL, "auto", "auto", 1, 1e18,
                                      LSP_FOR_PLAN, "per second (auto: 0.8 of the FMA peak measured here)"},
+    [LSP_KEY_BENCH_TYPES] = {"bench", "types", LSP_OPTION_WORDS, "f32,f64,bf16", "bf16|f32|f64", 0, 0,
+                             LSP_FOR_BENCH, "computing types (also compute.dtype)"},
+    [LSP_KEY_BENCH_D] = {"bench", "d", LSP_OPTION_NUMBERS, "64,128", NULL, 1, 65536, LSP_FOR_BENCH,
+                         "columns of q, k and v (also shape.d_k, and shape.d_v for v)"},
+    [LSP_KEY_BENCH_N] = {"bench", "n", LSP_OPTION_NUMBERS, "auto", "auto", 1, EVERY, LSP_FOR_BENCH,
+                         "rows and keys (also shape.n, and shape.m for the keys; auto: 4096, doubled for "
+                         "every fourfold number of threads)"},
+    [LSP_KEY_BENCH_MASKS] = {"bench", "masks", LSP_OPTION_WORDS, "none,causal,window", "none|causal|window",
+                             0, 0, LSP_FOR_BENCH,
+                             "masks (also attention.mask); a window has 512 keys unless "
+                             "attention.window_left is given"},
+    [LSP_KEY_BENCH_THREADS] = {"bench", "threads", LSP_OPTION_NUMBERS, "auto", "auto", 1, 4096, LSP_FOR_BENCH,
+                               "threads of a rank (auto: compute.threads; without it 1 and all)"},
+    [LSP_KEY_BENCH_ROW_KEYS] = {"bench", "row_keys", LSP_OPTION_INT, "1048576", NULL, 0, EVERY, LSP_FOR_BENCH,
+                                "keys that a single query row meets; 0: leave this out"},
+    [LSP_KEY_BENCH_SECONDS] = {"bench", "seconds", LSP_OPTION_REAL, "0.5", NULL, 0, 1e6, LSP_FOR_BENCH,
+                               "to repeat each measurement (at least 5 times)"},
+    [LSP_KEY_BENCH_READ_BYTES] = {"bench", "read_bytes", LSP_OPTION_BYTES, "auto", "auto", 4096, 1e15,
+                                  LSP_FOR_BENCH,
+                                  "that each thread reads for the bandwidth (auto: twice the last cache)"},
+    [LSP_KEY_BENCH_COMPARE] = {"bench", "compare", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_BENCH,
+                               "an earlier report.json to compare with (also --compare FILE)"},
 };
 
 const lsp_option *lsp_option_get(lsp_key key)

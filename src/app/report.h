@@ -56,6 +56,10 @@ void lsp_summary_unused(const lsp_app *app);
 enum { LSP_RULE_TEXT = 256 };
 const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text);
 
+/* Local. How keys come to the ranks, in words: "keys by panels (8 of up to 2048 keys)"; nothing comes where
+ * every rank has all the keys of its heads, on one rank above all. text: LSP_RULE_TEXT bytes. */
+const char *lsp_summary_keys(const lsp_estimate *estimate, int ranks, char *text);
+
 /* Local (rank 0). The table of seconds, [LSP_PHASE_COUNT]. */
 void lsp_summary_phases(const lsp_statistic *phases);
 

@@ -37,13 +37,27 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text)
     return text;
 }
 
+const char *lsp_summary_keys(const lsp_estimate *e, int ranks, char *text)
+{
+    text[0] = '\0';
+    if (e->head_groups < ranks) {
+        append(text, "keys by %s (%" PRId64 " of up to %" PRId64 " keys)", lsp_gather_mode_name(e->gather),
+               e->panels, e->panel_keys);
+    } else {
+        append(text, "nothing gathered (%" PRId64 " panel%s of up to %" PRId64 " keys)", e->panels,
+               e->panels == 1 ? "" : "s", e->panel_keys);
+    }
+    if (e->head_groups > 1) append(text, ", %d head groups", e->head_groups);
+    return text;
+}
+
 static void print_head(const lsp_app *app, const lsp_report *report)
 {
     const lsp_input *input = report->input;
     const lsp_attention_desc *d = &input->desc;
     const lsp_estimate *e = &report->estimate;
     const lsp_context_layout *l = &app->layout;
-    char rule[LSP_RULE_TEXT], batch[32] = "";
+    char rule[LSP_RULE_TEXT], keys[LSP_RULE_TEXT], batch[32] = "";
     if (d->batch > 1) (void)snprintf(batch, sizeof batch, "%" PRId64 " x ", d->batch);
     (void)printf("longspan %s %s: exact attention, %s%" PRId64 " head%s (%" PRId64 " of k and v), %" PRId64
                  " x %" PRId64 ", d_k %" PRId64 ", d_v %" PRId64 "\n",
@@ -59,11 +73,8 @@ static void print_head(const lsp_app *app, const lsp_report *report)
     (void)printf("  machine  %d rank%s x %d thread%s on %d node%s, %s\n", l->ranks, l->ranks == 1 ? "" : "s",
                  l->threads, l->threads == 1 ? "" : "s", l->nodes, l->nodes == 1 ? "" : "s",
                  lsp_isa_name(report->isa));
-    (void)printf("  split    rows %s, keys by %s (%" PRId64 " of up to %" PRId64 " keys)",
-                 lsp_partition_kind_name(e->partition), lsp_gather_mode_name(e->gather), e->panels,
-                 e->panel_keys);
-    if (e->head_groups > 1) (void)printf(", %d head groups", e->head_groups);
-    (void)printf("\n");
+    (void)printf("  split    rows %s, %s\n", lsp_partition_kind_name(e->partition),
+                 lsp_summary_keys(e, l->ranks, keys));
 }
 
 void lsp_summary_phases(const lsp_statistic *phases)

@@ -141,6 +141,32 @@ int64_t lsp_value_list(const char *text, int64_t *numbers, int64_t room)
     return count;
 }
 
+/* The next item of a list without the blanks around it; *text then stands at the comma, or at the end. */
+static bool next_item(const char **text, char *item)
+{
+    skip_blanks(text);
+    size_t whole = strcspn(*text, ","), length = whole;
+    while (length > 0 && isspace((unsigned char)(*text)[length - 1])) length--;
+    if (length == 0 || length > WORD_MOST) return false;
+    memcpy(item, *text, length);
+    item[length] = '\0';
+    *text += whole;
+    return true;
+}
+
+int64_t lsp_value_items(const char *text, const char *words, int64_t *items, int64_t room)
+{
+    for (int64_t count = 0; count < room; text++) {
+        char item[WORD_MOST + 1];
+        if (!next_item(&text, item)) return -1;
+        if (words) items[count] = lsp_value_word(item, words);
+        if (words ? items[count] < 0 : !lsp_value_int(item, &items[count])) return -1;
+        count++;
+        if (*text == '\0') return has_twice(items, count) ? -1 : count;
+    }
+    return -1;
+}
+
 bool lsp_value_dataset(const char *text, size_t *file_length, const char **path)
 {
     *file_length = 0;

@@ -26,6 +26,10 @@ bool lsp_value_range(const char *text, int64_t *begin, int64_t *end);
  * 2^20 numbers). */
 int64_t lsp_value_list(const char *text, int64_t *numbers, int64_t room);
 
+/* Local. Items of a list separated by commas: whole numbers or, with `words` ("a|b|c"), the indices of words. Returns
+ * how many there are; -1 when the text is no such list, has more than `room` items or one of them twice. */
+int64_t lsp_value_items(const char *text, const char *words, int64_t *items, int64_t room);
+
 /* Local. Splits a dataset value: "/path" gives *file_length 0, "FILE:/path" the length of FILE; *path
  * points to "/path" inside text. False when it is neither. */
 bool lsp_value_dataset(const char *text, size_t *file_length, const char **path);

@@ -100,7 +100,7 @@ static lsp_status check_memory(verify_state *s)
     const char *source = NULL;
     double limit = (double)lsp_launch_memory_limit(s->app, &source);
     lsp_status status = LSP_OK;
-    if (bytes * s->app->layout.node_ranks > limit) {
+    if (limit > 0 && bytes * s->app->layout.node_ranks > limit) {
         char need[LSP_FORMAT_SIZE], left[LSP_FORMAT_SIZE];
         status = lsp_context_fail(
             s->app->ctx, LSP_ERR_LIMIT,

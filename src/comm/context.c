@@ -1,16 +1,13 @@
 /* The context: communicator, node, threads, and one verdict for all ranks.
  * SPDX-License-Identifier: BSD-3-Clause */
-#ifndef _GNU_SOURCE
-#    define _GNU_SOURCE
-#endif
 #include "comm/context.h"
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "comm/cores.h"
 #include "comm/rows.h"
 
 #include <omp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -115,35 +112,6 @@ lsp_status lsp_context_agree(lsp_context *ctx, lsp_status mine)
 
 /* ---- where this rank stands -------------------------------------------------------------------- */
 
-/* Cores this process may run on, and how many ranks of its node share them: threads = cores / sharers. */
-static lsp_status count_cores(lsp_context *ctx, int *cores_mine, int *sharers, int *cores_node)
-{
-    cpu_set_t mine, *all = NULL;
-    CPU_ZERO(&mine);
-    if (sched_getaffinity(0, sizeof mine, &mine) != 0) CPU_SET(0, &mine);
-    int ranks = ctx->layout.node_ranks;
-    all = lsp_memory_alloc(ranks, sizeof *all);
-    lsp_status status = lsp_context_agree(
-        ctx, all ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for the table of cores"));
-    if (status != LSP_OK) {
-        lsp_memory_free(all);
-        return status;
-    }
-    int mpi =
-        MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, all, (int)sizeof mine, MPI_BYTE, ctx->node_comm);
-    cpu_set_t together = mine, both;
-    *sharers = 0;
-    for (int r = 0; mpi == MPI_SUCCESS && r < ranks; r++) {
-        CPU_OR(&together, &together, &all[r]);
-        CPU_AND(&both, &mine, &all[r]);
-        *sharers += CPU_COUNT(&both) > 0;
-    }
-    lsp_memory_free(all);
-    *cores_mine = CPU_COUNT(&mine);
-    *cores_node = CPU_COUNT(&together);
-    return lsp_context_mpi(ctx, mpi, "counting cores");
-}
-
 static lsp_status find_node(lsp_context *ctx)
 {
     lsp_context_layout *layout = &ctx->layout;
@@ -177,7 +145,7 @@ static lsp_status check_threads(lsp_context *ctx, int asked)
 static lsp_status settle_threads(lsp_context *ctx, int asked)
 {
     int cores = 1, sharers = 1;
-    lsp_status status = count_cores(ctx, &cores, &sharers, &ctx->layout.cores_node);
+    lsp_status status = lsp_cores_count(ctx, &cores, &sharers, &ctx->layout.cores_node);
     if (status != LSP_OK) return status;
     int provided = MPI_THREAD_SINGLE;
     MPI_Query_thread(&provided);

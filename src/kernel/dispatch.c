@@ -101,6 +101,14 @@ const lsp_kernel *lsp_kernel_pairs(void)
     return NULL;
 }
 
+const lsp_kernel *lsp_kernel_widened(void)
+{
+#if LSP_KERNEL_X86
+    if (detect() == LSP_ISA_AVX512) return &lsp_kernel_avx512_bf16;
+#endif
+    return NULL;
+}
+
 static const lsp_kernel *choose(lsp_dtype compute, const lsp_kernel *bf16, const lsp_kernel *f32,
                                 const lsp_kernel *f64)
 {

@@ -19,4 +19,7 @@ extern const lsp_kernel lsp_kernel_avx512bf16; /* for bf16 too, with dot product
 /* Local. The kernel with dot products of pairs when the machine has them, else NULL. */
 const lsp_kernel *lsp_kernel_pairs(void);
 
+/* Local. The other one for bf16 on AVX-512, which keeps the numbers in f32, when the machine can run it, else NULL. */
+const lsp_kernel *lsp_kernel_widened(void);
+
 #endif

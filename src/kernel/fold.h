@@ -27,11 +27,10 @@ static void fold(int64_t d_v, int64_t rows, const lsp_row_state *recent, const l
         if (recent_max[r] == -(real)INFINITY && recent_sum[r] == (real)0) continue;
         real *out = (real *)total->out + r * d_v, *recent_out = (real *)recent->out + r * d_v;
         real now = max[r] > recent_max[r] ? max[r] : recent_max[r];
-        real base = now == -(real)INFINITY ? (real)0 : now,
-             powers[LANES] = {max[r] - base, recent_max[r] - base};
-        vec_store(powers, vec_exp2(vec_load(powers)));
-        fold_values(d_v, out, powers[0], recent_out, powers[1]);
-        sum[r] = real_fma(sum[r], powers[0], recent_sum[r] * powers[1]);
+        real base = now == -(real)INFINITY ? (real)0 : now;
+        real before = real_power(max[r] - base), after = real_power(recent_max[r] - base);
+        fold_values(d_v, out, before, recent_out, after);
+        sum[r] = real_fma(sum[r], before, recent_sum[r] * after);
         max[r] = now;
         for (int64_t c = 0; c < d_v; c++) recent_out[c] = (real)0;
         recent_max[r] = -(real)INFINITY, recent_sum[r] = (real)0;

@@ -4,10 +4,14 @@
  * their running state, in the online-softmax manner (Milakov and Gimelshein 2018; Dao et al. 2022):
  *
  *     s_j   = rule(q . k_j)               base-2 units: q carries scale * log2(e)
- *     m'    = max(m, max_j s_j)
+ *     m'    = max(m, max_j s_j), rounded up to an integer
  *     a     = exp2(m - m'),  p_j = exp2(s_j - m')
  *     l'    = l a + sum_j p_j
  *     o'    = o a + sum_j p_j v_j
+ *
+ * As m is an integer, a is a power of two, and the product with it is exact; s_j is split into integer and fraction
+ * without m, so that m rounds nothing. So the bits of l and o are the same for any m, up to that power of two; hence
+ * m may stay where it is while bounds on the scores (norms of q and k) tell that nothing can overflow or vanish.
  *
  * Promises, which everything above rests on:
  *   - A row's bits depend on its own q, sight and state and on the tile alone: not on the rows beside
@@ -41,16 +45,19 @@ typedef struct lsp_tile_shape {
 /* One packed key tile. Keys [first, first + tile_keys) of which [key_begin, key_end) are present (a
  * tile cut by the end of the sequence or by a selection); absent ones are never in a row's sight. */
 typedef struct lsp_key_tile {
-    const void *k; /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
-    const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
-    int64_t first; /* absolute index of the tile's first key */
-    bool v_finite; /* false: some present element of v is NaN or Inf */
+    const void *k;               /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
+    const void *v;               /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
+    int64_t first;               /* absolute index of the tile's first key */
+    double k_norm;               /* as pack_k returned it */
+    double v_max;                /* as pack_v returned it */
+    const void *next_k, *next_v; /* of the tile after, which is asked for meanwhile; NULL: none */
 } lsp_key_tile;
 
 /* Query rows and their running state, which has the result type of the computing type. Row r's sight is sight[r]; positions are absolute. */
 typedef struct lsp_query_rows {
     int64_t rows;
-    const void *q; /* [rows][k_depth], packed by pack_queries */
+    const void *q;      /* [rows][k_depth], packed by pack_queries */
+    const double *norm; /* [rows] by query_norms */
     const lsp_sight *sight;
     void *out; /* [rows][d_v] running output, unnormalised */
     void *max; /* [rows] running maximum, base-2 units; -inf at first */
@@ -105,15 +112,19 @@ typedef struct lsp_kernel {
     size_t (*scratch_bytes)(const lsp_tile_shape *shape);
 
     /* Packs `count` K rows (type, contiguous rows of d_k) as keys [offset, offset + count) of a tile and
-     * zeros the rest of the tile's K: call with all present keys of the tile at once. */
-    void (*pack_k)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
-                   int64_t count, void *tile_k);
-    /* The same for V; returns whether all elements are finite. */
-    bool (*pack_v)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
-                   int64_t count, void *tile_v);
+     * zeros the rest of the tile's K: call with all present keys of the tile at once. Returns the largest norm of
+     * a key as packed, infinity when one is not finite (or the computing type is bf16, which does not use it). */
+    double (*pack_k)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
+                     int64_t count, void *tile_k);
+    /* The same for V; returns the largest absolute value, infinity when an element is not finite. */
+    double (*pack_v)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
+                     int64_t count, void *tile_v);
     /* Converts `rows` rows of Q to the computing type, times factor (scale * log2 e). For bf16 only the factor's
      * sign goes in, and the rest to the scores: numbers that were bf16 stay exact. */
     void (*pack_queries)(int64_t d_k, const void *src, lsp_dtype type, int64_t rows, double factor, void *q);
+
+    /* Norms of packed queries (infinity for bf16). With the norms of keys they bound scores before these are known. */
+    void (*query_norms)(int64_t d_k, int64_t rows, const void *q, double *norm);
 
     /* Advances the rows' state by one key tile. */
     void (*attend)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "kernel/unit.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Rounded to the 8 bits of bf16, before f32 can round it: what counts is rounded once. */
@@ -67,11 +68,27 @@ INLINE void transpose(vec block[LANES])
     }
 }
 
-/* LANES keys, of which [begin, end) are present: src row 0 is key `begin`. dst is column 0 of a strip. */
-INLINE void pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
-                      int64_t begin, int64_t end, real *dst)
+/* The largest lane; infinity when a lane of `check` is not finite. */
+INLINE double pack_largest(vec largest, vec check)
+{
+    real lanes[LANES], checks[LANES];
+    vec_store(lanes, largest);
+    vec_store(checks, check);
+    double most = 0;
+    for (int i = 0; i < LANES; i++) {
+        if (!(checks[i] - checks[i] == (real)0)) return INFINITY;
+        most = (double)lanes[i] > most ? (double)lanes[i] : most;
+    }
+    return most;
+}
+
+/* LANES keys, of which [begin, end) are present: src row 0 is key `begin`. dst is column 0 of a strip. Returns the
+ * squares of the keys' norms (bf16: nothing of use). */
+INLINE vec pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size, int64_t begin,
+                     int64_t end, real *dst)
 {
     int64_t d_k = shape->d_k;
+    vec squares = vec_zero();
     for (int64_t d = 0; d < d_k; d += LANES * UNIT_ELEMENTS) {
         vec block[LANES];
         UNROLL
@@ -80,38 +97,46 @@ INLINE void pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype ty
                                              : vec_zero();
         transpose(block);
         int64_t first = d / UNIT_ELEMENTS, columns = lsp_min(LANES, shape->k_depth / UNIT_ELEMENTS - first);
-        for (int i = 0; i < columns; i++) vec_store(dst + (first + i) * STRIP_KEYS, block[i]);
+        for (int i = 0; i < columns; i++) {
+            vec_store(dst + (first + i) * STRIP_KEYS, block[i]);
+            squares = vec_fma(block[i], block[i], squares);
+        }
     }
+    return squares;
 }
 
-INLINE void pack_k_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
-                        int64_t offset, int64_t count, real *tile_k)
+INLINE double pack_k_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
+                          int64_t offset, int64_t count, real *tile_k)
 {
+    vec largest = vec_zero(), total = vec_zero(); /* total: NaN or Inf with the first of these */
     for (int64_t key = 0; key < shape->tile_keys; key += LANES) {
         int64_t begin = lsp_min(LANES, lsp_max(offset - key, 0));
         int64_t end = lsp_max(begin, lsp_min(LANES, offset + count - key));
         int64_t row = begin < end ? key + begin - offset : 0;
         const char *from = (const char *)src + (size_t)(row * shape->d_k) * size;
         real *strip = tile_k + key / STRIP_KEYS * STRIP_KEYS * (shape->k_depth / UNIT_ELEMENTS);
-        pack_keys(shape, from, type, size, begin, end, strip + key % STRIP_KEYS);
+        vec squares = pack_keys(shape, from, type, size, begin, end, strip + key % STRIP_KEYS);
+        largest = vec_max(largest, squares), total = vec_add(total, squares);
     }
+    double norm = pack_largest(largest, total);
+    return BRAIN ? (double)INFINITY : sqrt(norm);
 }
 
-static void pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
-                   int64_t count, void *tile_k)
+static double pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
+                     int64_t count, void *tile_k)
 {
     switch (type) {
-    case LSP_F16: pack_k_from(shape, src, LSP_F16, 2, offset, count, tile_k); break;
-    case LSP_BF16: pack_k_from(shape, src, LSP_BF16, 2, offset, count, tile_k); break;
-    case LSP_F32: pack_k_from(shape, src, LSP_F32, 4, offset, count, tile_k); break;
-    default: pack_k_from(shape, src, LSP_F64, 8, offset, count, tile_k);
+    case LSP_F16: return pack_k_from(shape, src, LSP_F16, 2, offset, count, tile_k);
+    case LSP_BF16: return pack_k_from(shape, src, LSP_BF16, 2, offset, count, tile_k);
+    case LSP_F32: return pack_k_from(shape, src, LSP_F32, 4, offset, count, tile_k);
+    default: return pack_k_from(shape, src, LSP_F64, 8, offset, count, tile_k);
     }
 }
 
-INLINE bool pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
-                        int64_t offset, int64_t count, real *tile_v)
+INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
+                          int64_t offset, int64_t count, real *tile_v)
 {
-    vec check = vec_zero(); /* becomes NaN with the first element that is not finite */
+    vec largest = vec_zero(), check = vec_zero(); /* check: NaN with the first element that is not finite */
     for (int64_t row = 0; row < shape->tile_keys / UNIT_ELEMENTS; row++) {
         real *dst = tile_v + row * shape->v_stride;
         int64_t key = row * UNIT_ELEMENTS - offset;
@@ -123,6 +148,7 @@ INLINE bool pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype 
                 value[i] = present ? pack_load(src, type, size, (key + i) * shape->d_v + c, shape->d_v - c)
                                    : vec_zero();
                 check = vec_fma(value[i], vec_zero(), check);
+                largest = vec_max(largest, vec_abs(value[i]));
             }
 #ifdef VEC_HAS_PAIRS
             vec_store(dst + c, unit_pair(value[0], value[1]));
@@ -131,15 +157,11 @@ INLINE bool pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype 
 #endif
         }
     }
-    real lanes[LANES];
-    vec_store(lanes, check);
-    bool finite = true;
-    for (int i = 0; i < LANES; i++) finite = finite && lanes[i] == (real)0;
-    return finite;
+    return pack_largest(largest, check);
 }
 
-static bool pack_v(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
-                   int64_t count, void *tile_v)
+static double pack_v(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
+                     int64_t count, void *tile_v)
 {
     switch (type) {
     case LSP_F16: return pack_v_from(shape, src, LSP_F16, 2, offset, count, tile_v);
@@ -194,6 +216,24 @@ static void pack_queries(int64_t d_k, const void *src, lsp_dtype type, int64_t r
     case LSP_BF16: pack_queries_from(d_k, src, LSP_BF16, 2, rows, factor, q); break;
     case LSP_F32: pack_queries_from(d_k, src, LSP_F32, 4, rows, factor, q); break;
     default: pack_queries_from(d_k, src, LSP_F64, 8, rows, factor, q);
+    }
+}
+
+static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        norm[r] = INFINITY;
+        if (BRAIN) continue;
+        const real *row = (const real *)q + r * d_k;
+        vec squares = vec_zero();
+        for (int64_t d = 0; d < d_k; d += LANES) {
+            vec part = d + LANES <= d_k ? vec_load(row + d) : vec_load_part(row + d, (int)(d_k - d));
+            squares = vec_fma(part, part, squares);
+        }
+        real lanes[LANES], sum = (real)0;
+        vec_store(lanes, squares);
+        for (int i = 0; i < LANES; i++) sum += lanes[i];
+        norm[r] = sqrt((double)sum);
     }
 }
 

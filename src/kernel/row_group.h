@@ -28,7 +28,9 @@ typedef struct row_group {
     vec lane_max[ROW_TILE][SUM_VECS]; /* of the tile's scores */
     vec lane_sum[ROW_TILE][SUM_VECS]; /* of the tile's probabilities */
     real factor;                      /* of the scores, where packing left it to the kernel */
-    real base[ROW_LANES], alpha[ROW_LANES];
+    bool keep[ROW_TILE];              /* the maximum may stay as it is: see row_keeps */
+    bool fused;                       /* all rows keep it and see the whole tile: no pass over scores */
+    real base[ROW_TILE], alpha[ROW_TILE];
 } row_group;
 
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */
@@ -47,20 +49,31 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
     group->rows = 0;
     for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
-    for (int i = 0; i < ROW_LANES; i++) group->base[i] = group->alpha[i] = (real)0;
 }
 
-/* Adds row `row` to the group, unless it does not see the tile. */
-INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
-                          const lsp_query_rows *rows, int64_t row)
+/* Whether a row's running maximum, an integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
+ * no weight overflows, with what V makes of it, and none is lost to underflow. From the row's own numbers and the
+ * tile's alone. */
+INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm, real max)
+{
+    const double above = REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
+    const double v_limit = REAL_BITS == 32 ? 0x1p32 : 0x1p300;
+    double bound = q_norm * tile->k_norm * (1 + 1e-5);
+    return !BRAIN && rule->softcap == 0 && rule->slope == 0 && tile->v_max <= v_limit &&
+           bound - (double)max <= above && bound + (double)max <= range;
+}
+
+/* Adds row `row` to the group, whether or not it may keep its maximum, unless it does not see the tile: then false. */
+INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                           const lsp_query_rows *rows, int64_t row)
 {
     const lsp_sight *sight = &rows->sight[row];
     int64_t begin = lsp_max(sight->begin, tile->first) - tile->first;
     int64_t end = lsp_min(sight->end, tile->first + shape->tile_keys) - tile->first;
-    if (begin >= end) return;
+    if (begin >= end) return false;
     int r = group->rows++;
     if (r == 0) {
-        group->begin = begin, group->end = end, group->same_sight = true;
+        group->begin = begin, group->end = end, group->same_sight = group->fused = true;
     } else {
         group->same_sight = group->same_sight && begin == group->row_begin[0] && end == group->row_end[0];
         group->begin = lsp_min(group->begin, begin), group->end = lsp_max(group->end, end);
@@ -71,6 +84,18 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
     group->out[r] = (real *)rows->out + row * shape->d_v;
     group->max[r] = (real *)rows->max + row;
     group->sum[r] = (real *)rows->sum + row;
+    group->fused = group->fused && begin == 0 && end == shape->tile_keys;
+    return true;
+}
+
+/* Adds row `row` to the group, unless it does not see the tile. */
+INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                          const lsp_score_rule *rule, const lsp_query_rows *rows, int64_t row)
+{
+    if (!row_group_take(group, shape, tile, rows, row)) return;
+    int r = group->rows - 1;
+    group->keep[r] = row_keeps(tile, rule, rows->norm[row], *group->max[r]);
+    group->fused = group->fused && group->keep[r];
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */
@@ -82,6 +107,32 @@ INLINE void row_group_prefetch(const row_group *group, const lsp_tile_shape *sha
     int64_t out_bytes = ROW_TILE * shape->d_v * (int64_t)sizeof(real);
     for (int64_t i = 0; i < q_bytes; i += CACHE_LINE) __builtin_prefetch(q + i, 0, 3);
     for (int64_t i = 0; i < out_bytes; i += CACHE_LINE) __builtin_prefetch(out + i, 1, 2);
+}
+
+/* What is left of the tile after this one to be asked for, a share with every group of rows. */
+typedef struct tile_ahead {
+    const char *k, *v;
+    int64_t k_bytes, v_bytes, k_step, v_step, k_at, v_at;
+} tile_ahead;
+
+INLINE tile_ahead tile_ahead_start(const lsp_tile_shape *shape, const lsp_key_tile *tile, int64_t rows)
+{
+    int64_t units = shape->tile_keys / UNIT_ELEMENTS * (int64_t)sizeof(unit),
+            groups = lsp_ceil_div(rows, ROW_TILE);
+    tile_ahead ahead = {.k = tile->next_k, .v = tile->next_v};
+    if (!ahead.k || !ahead.v) return ahead;
+    ahead.k_bytes = shape->k_depth * units, ahead.v_bytes = shape->v_stride * units;
+    ahead.k_step = lsp_round_up(lsp_ceil_div(ahead.k_bytes, groups), CACHE_LINE);
+    ahead.v_step = lsp_round_up(lsp_ceil_div(ahead.v_bytes, groups), CACHE_LINE);
+    return ahead;
+}
+
+INLINE void tile_ahead_prefetch(tile_ahead *ahead)
+{
+    int64_t k_end = lsp_min(ahead->k_at + ahead->k_step, ahead->k_bytes);
+    int64_t v_end = lsp_min(ahead->v_at + ahead->v_step, ahead->v_bytes);
+    for (; ahead->k_at < k_end; ahead->k_at += CACHE_LINE) __builtin_prefetch(ahead->k + ahead->k_at, 0, 2);
+    for (; ahead->v_at < v_end; ahead->v_at += CACHE_LINE) __builtin_prefetch(ahead->v + ahead->v_at, 0, 2);
 }
 
 #endif

@@ -38,10 +38,13 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
                    const lsp_query_rows *rows, void *scratch)
 {
     row_group group;
+    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
     for (int64_t row = 0; row < rows->rows; row++) {
-        row_group_add(&group, shape, tile, rows, row);
-        if (group.rows == ROW_TILE) row_group_advance(&group, shape, rule, tile);
+        row_group_add(&group, shape, tile, rule, rows, row);
+        if (group.rows < ROW_TILE) continue;
+        tile_ahead_prefetch(&ahead);
+        row_group_advance(&group, shape, rule, tile);
     }
     if (group.rows) row_group_advance(&group, shape, rule, tile);
 }
@@ -76,8 +79,8 @@ static double fma_burst(int64_t iterations)
         .isa = VEC_ISA, .compute = BRAIN ? LSP_BF16 : LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES,        \
         .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
-        .attend = attend, .attend_transposed = ATTEND_TRANSPOSED, .fold = fold, .finish = finish,            \
-        .fma_burst = fma_burst,                                                                              \
+        .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED, .fold = fold,  \
+        .finish = finish, .fma_burst = fma_burst,                                                            \
     }
 
 #endif

@@ -45,14 +45,38 @@ INLINE void scores_piece(const int rows, const row_group *group, int64_t d, int6
     }
 }
 
-/* Scores of `rows` rows (a constant) over the strips [strip, strip_end), and the maxima by lane. */
-INLINE void scores_rows(const int rows, row_group *group, const lsp_tile_shape *shape, const unit *tile_k,
-                        int64_t strip, int64_t strip_end)
+/* What becomes of scores of one row, COL_TILE vectors from `key` on: they are stored, and the maxima by lane. */
+INLINE void scores_keep(row_group *group, int r, int64_t key, const vec *scores)
+{
+    vec *maxima = group->lane_max[r] + key / LANES % SUM_VECS;
+    UNROLL
+    for (int c = 0; c < COL_TILE; c++) {
+        vec_store(group->p[r] + key + c * LANES, scores[c]);
+        maxima[c % SUM_VECS] = vec_max(maxima[c % SUM_VECS], scores[c]);
+    }
+}
+
+/* Or, in a fused group, their powers are, and the sums by lane, as softmax_row does it. */
+INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores)
+{
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, shift = vec_set(ROUND_SHIFT - *group->max[r]);
+    UNROLL
+    for (int c = 0; c < COL_TILE; c++) {
+        vec power = vec_exp2_near(scores[c], shift);
+        vec_store(group->p[r] + key + c * LANES, power);
+        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], power);
+    }
+}
+
+/* Scores of `rows` rows (a constant, as is `fused`) over the strips [strip, strip_end). */
+INLINE void scores_rows(const int rows, const bool fused, row_group *group, const lsp_tile_shape *shape,
+                        const unit *tile_k, int64_t strip, int64_t strip_end)
 {
     int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
     UNROLL
     for (int r = 0; r < rows; r++)
-        for (int g = 0; g < SUM_VECS; g++) group->lane_max[r][g] = vec_set(-(real)INFINITY);
+        for (int g = 0; g < SUM_VECS; g++)
+            group->lane_max[r][g] = vec_set(-(real)INFINITY), group->lane_sum[r][g] = vec_zero();
     for (; strip < strip_end; strip++) {
         const unit *k = tile_k + strip * depth * STRIP_KEYS;
         for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
@@ -64,12 +88,10 @@ INLINE void scores_rows(const int rows, row_group *group, const lsp_tile_shape *
                              acc);
             UNROLL
             for (int r = 0; r < rows; r++) {
-                vec *maxima = group->lane_max[r] + column / LANES % SUM_VECS;
-                UNROLL
-                for (int c = 0; c < COL_TILE; c++) {
-                    vec_store(group->p[r] + key + c * LANES, acc[r][c]);
-                    maxima[c % SUM_VECS] = vec_max(maxima[c % SUM_VECS], acc[r][c]);
-                }
+                if (fused)
+                    scores_power(group, r, key, acc[r]);
+                else
+                    scores_keep(group, r, key, acc[r]);
             }
         }
     }
@@ -119,18 +141,23 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
                         const unit *tile_k)
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
+    group->factor = score_factor(rule);
+    if (group->fused && group->rows == ROW_TILE) {
+        scores_rows(ROW_TILE, true, group, shape, tile_k, strip, strip_end);
+        return;
+    }
+    group->fused = false;
     switch (group->rows) {
-    case 1: scores_rows(1, group, shape, tile_k, strip, strip_end); break;
-    case 2: scores_rows(2, group, shape, tile_k, strip, strip_end); break;
-    case 3: scores_rows(3, group, shape, tile_k, strip, strip_end); break;
+    case 1: scores_rows(1, false, group, shape, tile_k, strip, strip_end); break;
+    case 2: scores_rows(2, false, group, shape, tile_k, strip, strip_end); break;
+    case 3: scores_rows(3, false, group, shape, tile_k, strip, strip_end); break;
 #if ROW_TILE > 4
-    case 4: scores_rows(4, group, shape, tile_k, strip, strip_end); break;
-    case 5: scores_rows(5, group, shape, tile_k, strip, strip_end); break;
+    case 4: scores_rows(4, false, group, shape, tile_k, strip, strip_end); break;
+    case 5: scores_rows(5, false, group, shape, tile_k, strip, strip_end); break;
 #endif
-    default: scores_rows(ROW_TILE, group, shape, tile_k, strip, strip_end);
+    default: scores_rows(ROW_TILE, false, group, shape, tile_k, strip, strip_end);
     }
     bool ruled = rule->softcap != 0 || rule->slope != 0;
-    group->factor = score_factor(rule);
     for (int r = 0; r < group->rows; r++) {
         if (ruled) scores_rule(group, r, rule, strip, strip_end);
         bool whole = group->row_begin[r] <= strip * STRIP_KEYS && group->row_end[r] >= strip_end * STRIP_KEYS;

@@ -7,34 +7,50 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-/* The new maxima, and the factors alpha by which what came before shrinks: each row's from its own numbers. */
+/* The new maxima, and the powers of two alpha by which what came before shrinks. Maxima are rounded up to integers, but
+ * not in bf16, where the rounding of weights must not touch that of the largest: it is 1. */
 INLINE void softmax_scale(row_group *group)
 {
-    real before[ROW_TILE];
     for (int r = 0; r < group->rows; r++) {
-        real tile_max = lanes_max(group->lane_max[r]);
-        if (BRAIN) tile_max *= group->factor;
-        before[r] = *group->max[r];
-        real now = before[r] > tile_max ? before[r] : tile_max;
+        real before = *group->max[r], now = before;
+        if (!group->keep[r]) {
+            real tile_max = lanes_max(group->lane_max[r]) * group->factor;
+            if (!BRAIN) tile_max = real_ceil(tile_max);
+            now = before > tile_max ? before : tile_max;
+        }
         /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
         group->base[r] = now == -(real)INFINITY ? (real)0 : now;
         *group->max[r] = now;
-        group->alpha[r] = before[r] - group->base[r];
+        group->alpha[r] = real_power(before - group->base[r]);
     }
-    UNROLL
-    for (int r = 0; r < ROW_LANES; r += LANES)
-        vec_store(group->alpha + r, vec_exp2(vec_load(group->alpha + r)));
 }
 
+/* How scores of a row become probabilities: 2^(factor s - base). */
+typedef struct score_power {
+    real factor, base;
+} score_power;
+
 /* The probabilities of LANES keys from their scores. */
-INLINE vec softmax_power(const row_group *group, vec base, const real *scores)
+INLINE vec softmax_power(score_power how, const real *scores)
 {
 #if BRAIN
-    return vec_exp2_brain(vec_fma(vec_load(scores), vec_set(group->factor), base));
+    return vec_exp2_brain(vec_fma(vec_load(scores), vec_set(how.factor), vec_set(BRAIN_BIAS - how.base)));
 #else
-    (void)group;
-    return vec_exp2(vec_sub(vec_load(scores), base));
+    return vec_exp2_from(vec_load(scores), how.base);
 #endif
+}
+
+/* A large base does not fit beside ROUND_SHIFT (BRAIN_BIAS), and scores there have few bits after the point, if any:
+ * it is subtracted first. */
+INLINE score_power softmax_near(row_group *group, int r, int64_t key, int64_t key_end)
+{
+    const real far = BRAIN ? (real)0x1p12 : REAL_BITS == 32 ? (real)0x1p20 : (real)0x1p49;
+    score_power how = {group->factor, group->base[r]};
+    if (how.base <= far && how.base >= -far) return how;
+    vec factor = vec_set(how.factor), shift = vec_set(-how.base);
+    for (; key < key_end; key += LANES)
+        vec_store(group->p[r] + key, vec_fma(vec_load(group->p[r] + key), factor, shift));
+    return (score_power){(real)1, (real)0};
 }
 
 /* p_j = exp2(s_j - base) in place for whole grains of keys; the sums by lanes (key index modulo SUM_LANES). In
@@ -43,18 +59,14 @@ INLINE void softmax_row(row_group *group, int r, int64_t key, int64_t key_end)
 {
     real *p = group->p[r];
     vec sum[SUM_VECS];
-#if BRAIN
-    vec base = vec_set(BRAIN_BIAS - group->base[r]);
-#else
-    vec base = vec_set(group->base[r]);
-#endif
+    score_power how = softmax_near(group, r, key, key_end);
     UNROLL
     for (int v = 0; v < SUM_VECS; v++) sum[v] = vec_zero();
     for (; key < key_end; key += SUM_LANES * UNIT_ELEMENTS) {
         vec power[SUM_VECS * UNIT_ELEMENTS];
         UNROLL
         for (int v = 0; v < SUM_VECS * UNIT_ELEMENTS; v++) {
-            power[v] = softmax_power(group, base, p + key + v * LANES);
+            power[v] = softmax_power(how, p + key + v * LANES);
             sum[v % SUM_VECS] = vec_add(sum[v % SUM_VECS], power[v]);
         }
 #ifdef VEC_HAS_PAIRS
@@ -72,7 +84,7 @@ static void tile_softmax(row_group *group)
 {
     int64_t key = group->begin / KEY_GRAIN * KEY_GRAIN, key_end = lsp_round_up(group->end, KEY_GRAIN);
     softmax_scale(group);
-    for (int r = 0; r < group->rows; r++) softmax_row(group, r, key, key_end);
+    for (int r = 0; r < group->rows && !group->fused; r++) softmax_row(group, r, key, key_end);
     for (int r = 0; r < group->rows; r++)
         *group->sum[r] = real_fma(*group->sum[r], group->alpha[r], lanes_sum(group->lane_sum[r]));
 }

@@ -7,6 +7,7 @@
 #include "kernel/product.h"
 #include "kernel/row_group.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Rows [row, row + rows) of the group over keys [begin, end) of the tile. */
@@ -121,11 +122,11 @@ static void tile_values(const row_group *group, const lsp_tile_shape *shape, con
     values_part part = {group, shape, tile->v, NULL, 0, group->begin, group->end};
     /* An unseen key has p = 0, which adds nothing unless its v is NaN or Inf: then every row walks its
      * own keys. */
-    if (!tile->v_finite && PAIR > 1 && group->same_sight) {
+    if (tile->v_max == INFINITY && PAIR > 1 && group->same_sight) {
         values_edges(&part, group->edge);
         part.edge = group->edge;
     }
-    if (!tile->v_finite && !group->same_sight) {
+    if (tile->v_max == INFINITY && !group->same_sight) {
         for (part.row = 0; part.row < group->rows; part.row++) {
             part.begin = group->row_begin[part.row], part.end = group->row_end[part.row];
             values_edges(&part, group->edge);

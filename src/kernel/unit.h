@@ -36,7 +36,4 @@ INLINE vec unit_fma(unit_vec a, unit_vec b, vec acc)
 /* PAIR: numbers that stay together in a sum. SWAP: the second of a pair comes first. */
 enum { PAIR = BRAIN ? 2 : 1, SWAP = BRAIN && UNIT_ELEMENTS == 1 };
 
-/* Lanes for one number of each row of a tile. */
-enum { ROW_LANES = (ROW_TILE + LANES - 1) / LANES * LANES };
-
 #endif

@@ -133,6 +133,19 @@ INLINE vec vec_exponent_from_low_bits(vec a)
 #endif
 }
 
+/* a times a power of two: the low bits of the mantissa of `power`, a signed number, added to a's exponent. For numbers
+ * of which a and the result are normal. */
+INLINE vec vec_add_exponent(vec a, vec power)
+{
+#if REAL_BITS == 32
+    __m256i shift = _mm256_slli_epi32(_mm256_castps_si256(power), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shift));
+#else
+    __m256i shift = _mm256_slli_epi64(_mm256_castpd_si256(power), 52);
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), shift));
+#endif
+}
+
 /* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
 INLINE vec vec_upper(vec a, const int half)
 {

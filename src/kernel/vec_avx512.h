@@ -121,20 +121,14 @@ INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
 #endif
 }
 
-/* x = whole + fraction with |fraction| <= 1/2, and a * 2^whole: one instruction each here. The fraction of an
- * infinite x is 0. */
-#define VEC_HAS_SPLIT
+#if BRAIN
+/* x = whole + fraction with 0 <= fraction < 1, and a * 2^whole: one instruction each here; scaling takes the floor
+ * itself. The fraction of an infinite x is 0. */
+#    define VEC_HAS_SPLIT
 typedef struct split_exponent {
     vec fraction, whole;
 } split_exponent;
 
-INLINE split_exponent vec_split(vec x)
-{
-    vec fraction = VOP(reduce)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return (split_exponent){fraction, VOP(sub)(x, fraction)};
-}
-
-/* The same with 0 <= fraction < 1; scaling takes the floor itself. */
 INLINE split_exponent vec_split_floor(vec x)
 {
     return (split_exponent){VOP(reduce)(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), x};
@@ -143,6 +137,30 @@ INLINE split_exponent vec_split_floor(vec x)
 INLINE vec vec_scale(vec a, split_exponent exponent)
 {
     return VOP(scalef)(a, exponent.whole);
+}
+#endif
+
+/* The low bits of the mantissa moved into the place of the exponent. */
+INLINE vec vec_exponent_from_low_bits(vec a)
+{
+#if REAL_BITS == 32
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23));
+#else
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52));
+#endif
+}
+
+/* a times a power of two: the low bits of the mantissa of `power`, a signed number, added to a's exponent. For numbers
+ * of which a and the result are normal. */
+INLINE vec vec_add_exponent(vec a, vec power)
+{
+#if REAL_BITS == 32
+    __m512i shift = _mm512_slli_epi32(_mm512_castps_si512(power), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), shift));
+#else
+    __m512i shift = _mm512_slli_epi64(_mm512_castpd_si512(power), 52);
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), shift));
+#endif
 }
 
 /* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */

@@ -39,42 +39,14 @@ enum {
     TANH_TERMS = sizeof tanh_coefficients / sizeof tanh_coefficients[0]
 };
 
-#ifndef VEC_HAS_SPLIT
-/* Adding 1.5 * 2^23 (2^52) rounds to an integer, which then stands in the low bits; the bias of exponents on
- * top makes it one. The lowest exponent is the one below the normal numbers: its bits are those of zero. */
-#    if REAL_BITS == 32
-static const real round_shift = 0x1.8p23F + 127.0F, lowest_exponent = -127.0F;
-#    else
-static const real round_shift = 0x1.8p52 + 1023.0, lowest_exponent = -1023.0;
-#    endif
-
-/* x = whole + fraction with |fraction| <= 1/2; whole is kept as the bits of 2^whole. */
-typedef struct split_exponent {
-    vec fraction, power;
-} split_exponent;
-
-INLINE split_exponent vec_split(vec x)
-{
-    x = vec_max(vec_set(lowest_exponent), x); /* in this order NaN stays */
-    vec shifted = vec_add(x, vec_set(round_shift));
-    vec fraction = vec_sub(x, vec_sub(shifted, vec_set(round_shift)));
-    return (split_exponent){fraction, vec_exponent_from_low_bits(shifted)};
-}
-
-/* The same with 0 <= fraction <= 1, for x below half the largest power of two. */
-INLINE split_exponent vec_split_floor(vec x)
-{
-    x = vec_max(vec_set(lowest_exponent), x);
-    vec whole = vec_floor(x);
-    return (split_exponent){vec_sub(x, whole),
-                            vec_exponent_from_low_bits(vec_add(whole, vec_set(round_shift)))};
-}
-
-/* a * 2^whole. A product, not an addition to the exponent, because only that keeps NaN. */
-INLINE vec vec_scale(vec a, split_exponent exponent)
-{
-    return vec_mul(a, exponent.power);
-}
+/* Adding 1.5 * 2^23 (2^52) rounds to an integer, which then stands in the low bits; with the bias of exponents on
+ * top they are an exponent. The lowest exponent is the one below the normal numbers: its bits are those of zero. */
+#if REAL_BITS == 32
+#    define ROUND_SHIFT   0x1.8p23F
+#    define EXPONENT_BIAS 127.0F
+#else
+#    define ROUND_SHIFT   0x1.8p52
+#    define EXPONENT_BIAS 1023.0
 #endif
 
 INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
@@ -85,16 +57,68 @@ INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
     return sum;
 }
 
-/* 2^x for x <= 0 (also -inf: 0). Exactly 1 at 0; 0 below the normal numbers (needs flush-to-zero); NaN stays
- * NaN. */
-INLINE vec vec_exp2(vec x)
+/* 2^(s - base), of which `rounded` is s + ROUND_SHIFT - base, where the result is a normal number and s is finite: the
+ * fraction of s does not know base, which is an integer. */
+INLINE vec vec_exp2_near(vec s, vec shift)
 {
-    split_exponent exponent = vec_split(x);
-    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, exponent.fraction);
-    return vec_scale(vec_fma(tail, exponent.fraction, vec_set((real)1)), exponent);
+    vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
+    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
+    return vec_add_exponent(vec_fma(tail, fraction, vec_set((real)1)), rounded);
+}
+
+/* 2^(s - base) for s <= base (also -inf: 0), base an integer of at most FAR. Exactly 1 at base; 0 below the normal
+ * numbers (needs flush-to-zero); NaN stays NaN, for which the last step is a product. The same bits as
+ * vec_exp2_near gives. */
+INLINE vec vec_exp2_from(vec s, real base)
+{
+    vec shift = vec_set((ROUND_SHIFT + EXPONENT_BIAS) - base);
+    s = vec_max(vec_set(base - EXPONENT_BIAS), s); /* in this order NaN stays */
+    vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
+    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
+    return vec_mul(vec_fma(tail, fraction, vec_set((real)1)), vec_exponent_from_low_bits(rounded));
+}
+
+INLINE real real_ceil(real x)
+{
+#if REAL_BITS == 32
+    return __builtin_ceilf(x);
+#else
+    return __builtin_ceil(x);
+#endif
+}
+
+/* 2^x for an integer x <= 0 (bf16: any), also -inf; NaN stays NaN. */
+INLINE real real_power(real x)
+{
+    if (BRAIN) return vec_exp2_from(vec_set(x), (real)0)[0];
+    if (x < (real)1 - EXPONENT_BIAS) return (real)0;
+    if (x != x) return x;
+    return vec_exponent_from_low_bits(vec_set(x + (ROUND_SHIFT + EXPONENT_BIAS)))[0];
 }
 
 #if BRAIN
+#    ifndef VEC_HAS_SPLIT
+/* x = whole + fraction with 0 <= fraction <= 1, for x below half the largest power of two; whole is kept as the bits
+ * of 2^whole. */
+typedef struct split_exponent {
+    vec fraction, power;
+} split_exponent;
+
+INLINE split_exponent vec_split_floor(vec x)
+{
+    x = vec_max(vec_set(-EXPONENT_BIAS), x); /* in this order NaN stays */
+    vec whole = vec_floor(x);
+    return (split_exponent){vec_sub(x, whole),
+                            vec_exponent_from_low_bits(vec_add(whole, vec_set(ROUND_SHIFT + EXPONENT_BIAS)))};
+}
+
+/* a * 2^whole. A product, not an addition to the exponent, because only that keeps NaN. */
+INLINE vec vec_scale(vec a, split_exponent exponent)
+{
+    return vec_mul(a, exponent.power);
+}
+#    endif
+
 /* 2^(u - BRAIN_BIAS) for u <= BRAIN_BIAS, rounded to bf16: 2^f = 1 + f P(f) on [0, 1], relative error 8.6e-5 before
  * the rounding. Near BRAIN_BIAS, u has 17 bits after the point: f is exact, so that every instruction set rounds
  * alike (below 2^-100 this ends; such a weight is lost beside 1). The rounding is that of adding 1.5 * 2^16 to a
@@ -119,7 +143,7 @@ INLINE vec vec_tanh(vec y)
 {
     vec one = vec_set((real)1), size = vec_abs(y), square = vec_mul(y, y);
     vec small = vec_fma(vec_mul(vec_polynomial(tanh_coefficients, TANH_TERMS, square), square), y, y);
-    vec decay = vec_exp2(vec_mul(size, vec_set((real)-2.8853900817779268147)));
+    vec decay = vec_exp2_from(vec_mul(size, vec_set((real)-2.8853900817779268147)), (real)0);
     vec large = vec_copysign(vec_div(vec_sub(one, decay), vec_add(one, decay)), y);
     return vec_select_less(size, vec_set((real)0.625), small, large);
 }

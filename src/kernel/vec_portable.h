@@ -134,6 +134,13 @@ INLINE vec vec_exponent_from_low_bits(vec a)
     return (vec)((vec_bits)a << MANTISSA_BITS);
 }
 
+/* a times a power of two: the low bits of the mantissa of `power`, a signed number, added to a's exponent. For numbers
+ * of which a and the result are normal. */
+INLINE vec vec_add_exponent(vec a, vec power)
+{
+    return (vec)((vec_bits)a + ((vec_bits)power << MANTISSA_BITS));
+}
+
 /* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
 INLINE vec vec_upper(vec a, const int half)
 {

@@ -170,16 +170,17 @@ static lsp_status allocate(lsp_attention *plan)
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->problem, plan->rows, threads);
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
-    plan->v_finite = lsp_memory_alloc(tiles, sizeof *plan->v_finite);
+    plan->bounds = lsp_memory_alloc(tiles, sizeof *plan->bounds);
     plan->rooms = lsp_memory_zalloc(threads, sizeof *plan->rooms);
     bool ok =
-        plan->packed_k && plan->packed_v && plan->v_finite && plan->rooms && allocate_state(plan, element);
+        plan->packed_k && plan->packed_v && plan->bounds && plan->rooms && allocate_state(plan, element);
     for (int t = 0; ok && t < threads; t++) {
         lsp_thread_room *room = &plan->rooms[t];
         room->q = lsp_memory_alloc(plan->chunk_rows * shape->k_depth, packed);
+        room->norm = lsp_memory_alloc(plan->chunk_rows, sizeof *room->norm);
         room->sight = lsp_memory_alloc(plan->chunk_rows, sizeof *room->sight);
         room->scratch = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
-        ok = room->q && room->sight && room->scratch;
+        ok = room->q && room->norm && room->sight && room->scratch;
     }
     return ok ? LSP_OK
               : lsp_context_fail(plan->ctx, LSP_ERR_LIMIT, "not enough memory for the plan's work space");
@@ -275,10 +276,11 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
     lsp_gather_destroy(&plan->gather);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
         lsp_memory_free(plan->rooms[t].q);
+        lsp_memory_free(plan->rooms[t].norm);
         lsp_memory_free(plan->rooms[t].sight);
         lsp_memory_free(plan->rooms[t].scratch);
     }
-    void *const owned[] = {plan->rooms,       plan->max,        plan->sum,         plan->v_finite,
+    void *const owned[] = {plan->rooms,       plan->max,        plan->sum,         plan->bounds,
                            plan->packed_k,    plan->packed_v,   plan->owned_first, plan->panels,
                            plan->panel_tiles, plan->key_runs,   plan->query_runs,  plan->matrices,
                            plan->unit_matrix, plan->recent.out, plan->recent.max,  plan->recent.sum};

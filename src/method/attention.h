@@ -10,9 +10,15 @@ typedef struct lsp_query_matrix {
     int64_t batch, head, unit, first;
 } lsp_query_matrix;
 
+/* What packing tells of a tile. */
+typedef struct lsp_tile_bounds {
+    double k_norm, v_max;
+} lsp_tile_bounds;
+
 /* What a thread works in. */
 typedef struct lsp_thread_room {
     void *q;          /* [chunk_rows][d_k] packed queries */
+    double *norm;     /* [chunk_rows] of the queries */
     lsp_sight *sight; /* [chunk_rows] */
     void *scratch;    /* of the kernel */
 } lsp_thread_room;
@@ -42,7 +48,7 @@ struct lsp_attention {
     /* Work space. */
     int64_t chunk_rows;
     void *packed_k, *packed_v; /* [panel tiles] packed tiles */
-    bool *v_finite;            /* [panel tiles] */
+    lsp_tile_bounds *bounds;   /* [panel tiles] */
     void *max, *sum;           /* [query_rows] */
     lsp_row_state recent;      /* [query_rows] since the last fold; out is NULL where nothing is folded */
     lsp_thread_room *rooms;    /* [threads] */

@@ -5,42 +5,64 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Keys of one unit that group rank r needs: the union of its ranges' hulls (ascending, since sights
- * never go back), and the part of it among the keys [own_begin, own_end). */
-static int64_t needed_keys(const lsp_partition *p, int64_t batch, int r, int64_t own_begin, int64_t own_end,
-                           int64_t *own)
+/* Group rank that owns tile `tile`. */
+static int owner_of(const lsp_partition *p, int group, int64_t tile)
 {
-    const lsp_mask *mask = &p->problem->mask;
-    int64_t keys = 0, reached = 0;
-    *own = 0;
-    for (int64_t i = p->range_first[r]; i < p->range_first[r + 1]; i++) {
-        lsp_range range = p->ranges[i];
-        if (range.begin >= range.end) continue;
-        int64_t begin = lsp_max(reached, lsp_mask_sight(mask, batch, range.begin).begin);
-        int64_t end = lsp_mask_sight(mask, batch, range.end - 1).end;
-        if (end <= begin) continue;
-        keys += end - begin;
-        *own += lsp_max(0, lsp_min(end, own_end) - lsp_max(begin, own_begin));
-        reached = end;
+    int low = 0, high = p->group_ranks;
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (lsp_partition_owned_tile(p, group, middle) <= tile)
+            low = middle;
+        else
+            high = middle;
     }
-    return keys;
+    return low;
 }
 
-/* K/V rows that group rank r of a group receives. Batches with their own key lengths are summed. */
+/* The tiles of the panel that holds tile `tile`: an owner's tiles are cut from its first one on. */
+static lsp_range panel_around(const lsp_partition *p, int group, int64_t tile)
+{
+    int owner = owner_of(p, group, tile);
+    int64_t first = lsp_partition_owned_tile(p, group, owner);
+    int64_t begin = first + (tile - first) / p->panel_tiles * p->panel_tiles;
+    return (lsp_range){begin, lsp_min(begin + p->panel_tiles, lsp_partition_owned_tile(p, group, owner + 1))};
+}
+
+static int64_t rows_of_tiles(const lsp_partition *p, int64_t begin, int64_t end)
+{
+    return end > begin ? lsp_partition_tile_row(p, end) - lsp_partition_tile_row(p, begin) : 0;
+}
+
+/* K/V rows that group rank r of a group receives: those of the panels that it needs (as
+ * lsp_partition_sees has it: the hull of each range of rows) and does not own. Each counts once: hulls
+ * never go back, and `reached` is where the panels counted so far end. */
 static double received_rows(const lsp_partition *p, int group, int r)
 {
-    const lsp_problem *problem = p->problem;
-    int64_t unit_begin, unit_end, own;
+    const lsp_attention_desc *d = &p->problem->desc;
+    int64_t unit_begin, unit_end, reached = 0;
     lsp_partition_units(p, group, &unit_begin, &unit_end);
-    int64_t first = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r));
-    int64_t last = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r + 1));
-    if (p->gather == LSP_GATHER_ALL) return (double)((unit_end - unit_begin) * p->unit_keys - (last - first));
+    int64_t own_begin = lsp_partition_owned_tile(p, group, r);
+    int64_t own_end = lsp_partition_owned_tile(p, group, r + 1);
+    if (p->gather == LSP_GATHER_ALL)
+        return (double)((unit_end - unit_begin) * p->unit_keys - rows_of_tiles(p, own_begin, own_end));
     double rows = 0;
     for (int64_t u = 0; u < unit_end - unit_begin; u++) {
-        int64_t base = u * p->unit_keys - problem->desc.key_begin;
-        int64_t needed =
-            needed_keys(p, (unit_begin + u) / problem->desc.kv_heads, r, first - base, last - base, &own);
-        rows += (double)(needed - own);
+        int64_t batch = (unit_begin + u) / d->kv_heads, first_tile = u * p->unit_tiles - p->first_tile;
+        for (int64_t i = p->range_first[r]; i < p->range_first[r + 1]; i++) {
+            lsp_range range = p->ranges[i];
+            if (range.begin >= range.end) continue;
+            int64_t begin = lsp_mask_sight(&p->problem->mask, batch, range.begin).begin;
+            int64_t end = lsp_mask_sight(&p->problem->mask, batch, range.end - 1).end;
+            if (begin >= d->key_end || end <= d->key_begin) continue;
+            int64_t tile = first_tile + lsp_max(begin, d->key_begin) / p->tile_keys;
+            int64_t last = first_tile + (lsp_min(end, d->key_end) - 1) / p->tile_keys;
+            if (last < reached) continue;
+            int64_t from = tile < reached ? reached : panel_around(p, group, tile).begin;
+            int64_t to = panel_around(p, group, last).end;
+            rows += (double)(rows_of_tiles(p, from, to) -
+                             rows_of_tiles(p, lsp_max(from, own_begin), lsp_min(to, own_end)));
+            reached = lsp_max(reached, to);
+        }
     }
     return rows;
 }
@@ -74,9 +96,9 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     }
     f.packed = p->panel_tiles * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
     int64_t state = lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2; /* numbers a row */
-    f.work =
-        state * rows * element + threads * (chunk * (shape.k_depth * packed + (int64_t)sizeof(lsp_sight)) +
-                                            (int64_t)kernel->scratch_bytes(&shape));
+    f.work = state * rows * element +
+             threads * (chunk * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
+                        (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;
     return f;
 }

@@ -139,8 +139,9 @@ static void pack_tile(lsp_attention *plan, const panel_work *w, int64_t tile)
     int64_t index = tile - w->tile_begin, offset = place.begin - place.first, count = place.end - place.begin;
     const char *k = (const char *)w->panel.k + (size_t)(row * d->d_k) * lsp_dtype_size(d->k_type);
     const char *v = (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type);
-    plan->kernel->pack_k(&plan->shape, k, d->k_type, offset, count, packed_tile_k(plan, index));
-    plan->v_finite[index] =
+    plan->bounds[index].k_norm =
+        plan->kernel->pack_k(&plan->shape, k, d->k_type, offset, count, packed_tile_k(plan, index));
+    plan->bounds[index].v_max =
         plan->kernel->pack_v(&plan->shape, v, d->v_type, offset, count, packed_tile_v(plan, index));
 }
 
@@ -193,7 +194,8 @@ static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thr
     plan->kernel->pack_queries(d->d_k, p->q + (size_t)(row * d->d_k) * lsp_dtype_size(d->q_type), d->q_type,
                                rows, p->factor, room->q);
     lsp_row_state total = total_at(p, row), recent = recent_at(p, row);
-    lsp_query_rows state = {rows, room->q, room->sight, recent.out, recent.max, recent.sum};
+    plan->kernel->query_norms(d->d_k, rows, room->q, room->norm);
+    lsp_query_rows state = {rows, room->q, room->norm, room->sight, recent.out, recent.max, recent.sum};
     lsp_score_rule rule = rule_of(d, matrix->head);
     for (int64_t t = tile_begin; t < tile_end; t++) {
         int64_t first = lsp_partition_tile(&plan->partition, t).first, index = t - w->tile_begin;
@@ -202,8 +204,15 @@ static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thr
             continue;
         if (plan->recent.out && first % (LSP_FOLD_TILES * plan->shape.tile_keys) == 0)
             plan->kernel->fold(d->d_v, rows, &recent, &total);
-        lsp_key_tile tile = {packed_tile_k(plan, index), packed_tile_v(plan, index), first,
-                             plan->v_finite[index]};
+        lsp_key_tile tile = {packed_tile_k(plan, index),
+                             packed_tile_v(plan, index),
+                             first,
+                             plan->bounds[index].k_norm,
+                             plan->bounds[index].v_max,
+                             NULL,
+                             NULL};
+        if (t + 1 < tile_end)
+            tile.next_k = packed_tile_k(plan, index + 1), tile.next_v = packed_tile_v(plan, index + 1);
         plan->kernel->attend(&plan->shape, &rule, &tile, &state, room->scratch);
         if (main_thread) lsp_gather_progress(plan->gather);
     }

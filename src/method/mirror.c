@@ -86,11 +86,11 @@ static lsp_status allocate(lsp_mirror *m)
     m->y = lsp_memory_alloc(m->stage_rows * shape->d_v, element);
     m->packed_q = lsp_memory_alloc(m->stage_rows * shape->k_depth, element);
     m->packed_y = lsp_memory_alloc(m->stage_rows * shape->v_stride, element);
-    m->y_finite = lsp_memory_alloc(m->stage_tiles, sizeof *m->y_finite);
+    m->y_max = lsp_memory_alloc(m->stage_tiles, sizeof *m->y_max);
     m->recent = folds ? lsp_memory_alloc(plan->key_rows * shape->d_v, element) : NULL;
     m->scratch = lsp_memory_zalloc(threads, sizeof *m->scratch);
     m->chunk_rows = lsp_attention_chunk_rows(&plan->problem, plan->key_rows, threads);
-    bool ok = m->queries && m->base && m->weight && m->y && m->packed_q && m->packed_y && m->y_finite &&
+    bool ok = m->queries && m->base && m->weight && m->y && m->packed_q && m->packed_y && m->y_max &&
               (m->recent || !folds) && m->scratch;
     for (int t = 0; ok && t < threads; t++) {
         m->scratch[t] = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
@@ -144,8 +144,8 @@ void lsp_mirror_destroy(lsp_mirror **mirror)
     if (!m) return;
     lsp_gather_destroy(&m->gather);
     for (int t = 0; m->scratch && t < m->op->ctx->layout.threads; t++) lsp_memory_free(m->scratch[t]);
-    void *const owned[] = {m->panels, m->panel_stage, m->owned_first, m->queries,  m->base,   m->weight,
-                           m->y,      m->packed_q,    m->packed_y,    m->y_finite, m->recent, m->scratch};
+    void *const owned[] = {m->panels, m->panel_stage, m->owned_first, m->queries, m->base,   m->weight,
+                           m->y,      m->packed_q,    m->packed_y,    m->y_max,   m->recent, m->scratch};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
     lsp_memory_free(m);
     *mirror = NULL;
@@ -194,9 +194,9 @@ static void pack_tile(lsp_mirror *m, int64_t stage, int64_t t)
     int64_t count = lsp_min(first + shape->tile_keys, rows.end - stage_first) - begin;
     if (count <= 0) return;
     size_t element = element_size(m), row = (size_t)begin, packed_row = (size_t)first;
-    kernel->pack_k(shape, (char *)m->queries + row * (size_t)shape->d_k * element, type, begin - first, count,
-                   (char *)m->packed_q + packed_row * (size_t)shape->k_depth * element);
-    m->y_finite[t] =
+    (void)kernel->pack_k(shape, (char *)m->queries + row * (size_t)shape->d_k * element, type, begin - first,
+                         count, (char *)m->packed_q + packed_row * (size_t)shape->k_depth * element);
+    m->y_max[t] =
         kernel->pack_v(shape, (char *)m->y + row * (size_t)shape->d_v * element, type, begin - first, count,
                        (char *)m->packed_y + packed_row * (size_t)shape->v_stride * element);
 }
@@ -246,11 +246,18 @@ static void run_chunk(lsp_mirror *m, int64_t stage, int64_t begin, void *x, void
         if (sight[0].begin >= first + shape->tile_keys || sight[rows - 1].end <= first) continue;
         if (m->recent && first % (LSP_FOLD_TILES * shape->tile_keys) == 0)
             fold(d->compute, rows * shape->d_v, total, recent);
-        lsp_row_tile tile = {{(char *)m->packed_q + row * (size_t)shape->k_depth * element,
-                              (char *)m->packed_y + row * (size_t)shape->v_stride * element, first,
-                              m->y_finite[t]},
-                             (char *)m->base + row * element,
-                             (char *)m->weight + row * element};
+        const char *q = (const char *)m->packed_q + row * (size_t)shape->k_depth * element;
+        const char *y = (const char *)m->packed_y + row * (size_t)shape->v_stride * element;
+        bool more = t + 1 < m->stage_tiles && first + shape->tile_keys < present.end;
+        lsp_row_tile tile = {
+            {.k = q,
+             .v = y,
+             .first = first,
+             .v_max = m->y_max[t],
+             .next_k = more ? q + shape->tile_keys * shape->k_depth * (int64_t)element : NULL,
+             .next_v = more ? y + shape->tile_keys * shape->v_stride * (int64_t)element : NULL},
+            (char *)m->base + row * element,
+            (char *)m->weight + row * element};
         op->plan->kernel->attend_transposed(shape, &rule, &tile, &keys, scratch);
         if (main_thread) lsp_gather_progress(m->gather);
     }

@@ -21,7 +21,7 @@ typedef struct lsp_mirror {
     /* One stage: as it came, in order of rows from the stage's first; packed in tiles. */
     void *queries, *base, *weight, *y; /* [stage_rows] rows of d_k, 1, 1, columns */
     void *packed_q, *packed_y;         /* [stage_tiles] packed tiles */
-    bool *y_finite;                    /* [stage_tiles] */
+    double *y_max;                     /* [stage_tiles] as pack_v returned it */
     void *recent;                      /* [keys][columns] since the last fold; NULL: nothing is folded */
     void **scratch;                    /* [threads] of the kernel */
     int64_t chunk_rows;
@@ -29,8 +29,9 @@ typedef struct lsp_mirror {
 
 struct lsp_operator {
     lsp_context *ctx;
-    lsp_attention *plan;   /* W X, at most plan->problem.desc.d_v columns a turn */
-    lsp_attention *narrow; /* the same rows and keys, the number of columns that was asked for last; may be NULL */
+    lsp_attention *plan; /* W X, at most plan->problem.desc.d_v columns a turn */
+    lsp_attention
+        *narrow; /* the same rows and keys, the number of columns that was asked for last; may be NULL */
     lsp_mirror *mirror;  /* of the last W^T Y; NULL: none yet */
     const void *q, *k;   /* the caller's */
     void *rows;          /* [query rows][d_k + 2] scaled query, base, weight (lsp_row_tile) */

@@ -26,6 +26,8 @@ typedef struct bench {
     size_t size, packed;
     char *q, *k, *v, *out, *max, *sum;
     lsp_sight *sight;
+    double *norm;
+    lsp_key_tile *bound;
     void *scratch;
 } bench;
 
@@ -53,10 +55,11 @@ static void pack(bench *b, const float *k, const float *v)
     const lsp_tile_shape *s = &b->shape;
     for (int64_t first = 0; first < b->m; first += s->tile_keys) {
         int64_t count = lsp_min(s->tile_keys, b->m - first);
-        b->kernel->pack_k(s, k + first * s->d_k, LSP_F32, 0, count,
-                          b->k + (size_t)(first * s->k_depth) * b->packed);
-        b->kernel->pack_v(s, v + first * s->d_v, LSP_F32, 0, count,
-                          b->v + (size_t)(first * s->v_stride) * b->packed);
+        lsp_key_tile *tile = b->bound + first / s->tile_keys;
+        tile->k_norm = b->kernel->pack_k(s, k + first * s->d_k, LSP_F32, 0, count,
+                                         b->k + (size_t)(first * s->k_depth) * b->packed);
+        tile->v_max = b->kernel->pack_v(s, v + first * s->d_v, LSP_F32, 0, count,
+                                        b->v + (size_t)(first * s->v_stride) * b->packed);
     }
 }
 
@@ -68,6 +71,7 @@ static void run_chunk(const bench *b, int64_t begin, int64_t count)
     size_t at = (size_t)begin;
     lsp_query_rows rows = {count,
                            b->q + at * (size_t)s->k_depth * b->packed,
+                           b->norm + begin,
                            b->sight + begin,
                            b->out + at * (size_t)s->d_v * b->size,
                            b->max + at * b->size,
@@ -75,7 +79,16 @@ static void run_chunk(const bench *b, int64_t begin, int64_t count)
     for (int64_t first = 0; first < b->m; first += s->tile_keys) {
         if (rows.sight[0].begin >= first + s->tile_keys || rows.sight[count - 1].end <= first) continue;
         lsp_key_tile tile = {b->k + (size_t)(first * s->k_depth) * b->packed,
-                             b->v + (size_t)(first * s->v_stride) * b->packed, first, true};
+                             b->v + (size_t)(first * s->v_stride) * b->packed,
+                             first,
+                             b->bound[first / s->tile_keys].k_norm,
+                             b->bound[first / s->tile_keys].v_max,
+                             NULL,
+                             NULL};
+        if (first + s->tile_keys < b->m && !getenv("NOAHEAD"))
+            tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->packed,
+            tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->packed;
+
         b->kernel->attend(s, &rule, &tile, &rows, b->scratch);
     }
 }
@@ -142,6 +155,8 @@ int main(int argc, char **argv)
     b.q = zeros(b.n * b.shape.k_depth, b.packed), b.k = zeros(keys * b.shape.k_depth, b.packed);
     b.v = zeros(keys * b.shape.v_stride, b.packed), b.out = zeros(b.n * d[1], b.size);
     b.max = zeros(b.n, b.size), b.sum = zeros(b.n, b.size);
+    b.norm = lsp_memory_zalloc(b.n, sizeof *b.norm);
+    b.bound = lsp_memory_zalloc(keys / b.shape.tile_keys, sizeof *b.bound);
     b.sight = lsp_memory_zalloc(b.n, sizeof *b.sight);
     b.scratch = lsp_memory_zalloc(1, b.kernel->scratch_bytes(&b.shape));
     lsp_mask whole = {.n = b.n, .m = b.m, .key_end = b.m};
@@ -153,6 +168,7 @@ int main(int argc, char **argv)
     pack(&b, k, v);
     double packing = thread_seconds() - started, peak = 0;
     b.kernel->pack_queries(d[0], q, LSP_F32, b.n, FACTOR / sqrt((double)d[0]), b.q);
+    b.kernel->query_norms(d[0], b.n, b.q, b.norm);
 
     /* A chunk takes milliseconds, in which the clock hardly changes: its time counts in flops at the peak of the
      * bursts before and after it. */

@@ -355,6 +355,20 @@ class BadInput(Case):
                     "nothing is left on the small disk",
                 )
 
+    def test_file_size_limit(self):
+        """`ulimit -f` on all ranks is found before computing; on rank 1 alone, a write fails in the middle."""
+        write_input(self.source, *operands((12288, 8), (8, 8), 1024, seed=1))  # an output of 50 MB
+        blocks = 24 << 11  # of 512 bytes: 24 MiB, enough for what MPI maps
+        deck = self.deck(self.keys())
+        before = sorted(os.listdir(self.folder))
+        whole = each_rank("attend", deck)
+        limited = ["sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *whole]
+        for ranks in (1, 3):
+            result = launch([*launcher(ranks), *limited], ranks, timeout=TIMEOUT)
+            self.check(result, FILE, ["out.h5", "ulimit -f"], before)
+        result = launch([*launcher(1), *whole, ":", "-n", "1", *limited], 2, timeout=TIMEOUT)
+        self.check(result, FILE, ["out.h5", "ulimit -f", "rank 1"], before)
+
     # ---- ranks ----------------------------------------------------------------------------------------
 
     def test_more_ranks_than_rows(self):

@@ -8,7 +8,7 @@ import unittest
 
 import h5py
 import numpy as np
-from common import Case, bf16_values, oracle, text
+from common import Case, bf16_values, environment, operands, oracle, text, write_input
 
 SHAPE = {
     "shape.heads": 4,
@@ -19,6 +19,11 @@ SHAPE = {
     "shape.d_v": 17,
     "shape.seed": 5,
 }
+
+
+def threads_of_regions(stderr):
+    """How many threads OpenMP's parallel regions had, from what OMP_DISPLAY_AFFINITY prints."""
+    return {int(line.split()[-1]) for line in stderr.splitlines() if line.startswith("openmp team of ")}
 
 
 class Generate(Case):
@@ -122,6 +127,21 @@ class Generate(Case):
             self.assertLess(steps, spread / 5, "neighbouring rows are near each other, distant ones are not")
             self.assertTrue(np.isfinite(x).all())
         self.normal(made["v"][0])
+
+    def test_threads(self):
+        """generate and merge use compute.threads, not what OpenMP would take by itself."""
+        env = dict(environment(), OMP_NUM_THREADS="5", OMP_DISPLAY_AFFINITY="true")
+        env["OMP_AFFINITY_FORMAT"] = "openmp team of %N"
+        source, parts = self.path("in.h5"), [self.path("a.h5"), self.path("b.h5")]
+        write_input(source, *operands((60, 8), (90, 8), seed=1))
+        for part, keys in zip(parts, ("0:40", "40:90")):
+            self.run_ok("attend", 1, {"input.file": source, "output.file": part, "input.keys": keys})
+        for threads in (1, 3):
+            for command, keys in (("generate", SHAPE), ("merge", {"input.parts": ",".join(parts)})):
+                keys = {**keys, "output.file": self.fresh("made.h5"), "compute.threads": threads}
+                result = self.run_ok(command, 1, keys, env=env)
+                teams = threads_of_regions(result.stderr)
+                self.assertEqual(teams - {1}, {threads} - {1}, f"{command}: {result.stderr}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import unittest
 
 import h5py
+import numpy as np
 from common import BIN, Case, environment, error_lines, execute, operands, oracle, run, text, write_input
 
 
@@ -25,10 +26,10 @@ class Verify(Case):
         }
         self.run_ok("attend", 2, self.keys)
 
-    def change(self, with_checksum):
+    def change(self, with_checksum, factor=1.001):
         with h5py.File(self.output, "r+") as file:
             out = file["out"]
-            out[...] = out[...] * 1.001
+            out[...] = out[...] * factor
             if with_checksum:
                 length = len(text(out.attrs["xxh64"]))
                 out.attrs.modify("xxh64", f"{oracle.checksum(out[...]):0{length}x}".encode())
@@ -62,6 +63,18 @@ class Verify(Case):
     def test_changed_values(self):
         self.change(with_checksum=True)
         self.fails()
+
+    def test_values_that_are_no_numbers(self):
+        """The error is infinite, which JSON does not have: null, and not passed."""
+        report = self.path("report.json")
+        for factor in (np.nan, np.inf):
+            self.change(with_checksum=True, factor=factor)
+            self.fails("inf", keys={**self.keys, "report.json": report})
+            with open(report, encoding="utf-8") as file:
+                verify = json.load(file, parse_constant=self.fail)["verify"]
+            self.assertIsNone(verify["max_rel_err"])
+            self.assertIs(verify["passed"], False)
+            self.assertEqual(verify["rows"], 40)
 
     def test_changed_values_and_stale_checksum(self):
         self.change(with_checksum=False)
@@ -106,7 +119,7 @@ class InfoAndHelp(Case):
         """Without the launcher, and with no rank but one speaking."""
         general = execute([BIN, "--help"])
         self.assertEqual((general.returncode, general.stderr), (0, ""))
-        for command in ("attend", "generate", "info", "merge", "plan", "verify"):
+        for command in ("attend", "bench", "generate", "info", "merge", "plan", "verify"):
             self.assertIn(command, general.stdout)
             result = execute([BIN, command, "--help"])
             self.assertEqual((result.returncode, result.stderr), (0, ""))
@@ -144,6 +157,12 @@ class Plan(Case):
         write_input(source, *operands((4, 130, 16), (2, 300, 16), 24, seed=1))
         _, report = self.plan(2, input__file=source, plan__flops_per_rank=1e11)
         self.assertEqual(report["flops"], 2 * (16 + 24) * 4 * 130 * 300)
+
+    def test_one_rank_gathers_nothing(self):
+        for ranks, words in ((1, "nothing gathered"), (2, "keys by ")):
+            stdout, report = self.plan(1, shape__n=4096, shape__d_k=64, plan__ranks=ranks, plan__flops_per_rank=1e11)
+            self.assertIn(words, stdout)
+            self.assertEqual(report["bytes"]["gathered"] > 0, ranks > 1)
 
     def test_does_not_fit(self):
         deck = self.deck(

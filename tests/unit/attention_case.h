@@ -20,6 +20,7 @@ typedef struct result {
     unsigned char *out, *lse;
     lsp_estimate estimate;
     double pairs, bytes_received; /* sums over ranks */
+    double bytes_received_max;
     int64_t empty_rows;
 } result;
 
@@ -30,6 +31,7 @@ typedef struct run_options {
     int64_t spoilt_key; /* with spoil: this row of K is NaN, of V infinite, in all heads */
     bool spoil;
     lsp_progress_fn progress;
+    void (*created)(void *user); /* called when the plan stands */
     void *user;
 } run_options;
 
@@ -152,6 +154,8 @@ static inline void execute_plan(lsp_context *ctx, const lsp_attention_desc *d, l
     whole->pairs = stats.pairs;
     whole->bytes_received = stats.bytes_received;
     whole->empty_rows = stats.empty_rows;
+    whole->bytes_received_max = stats.bytes_received;
+    lsp_context_max_f64(ctx, &whole->bytes_received_max, 1);
     lsp_context_sum_f64(ctx, &whole->pairs, 1);
     lsp_context_sum_f64(ctx, &whole->bytes_received, 1);
     lsp_context_sum_i64(ctx, &whole->empty_rows, 1);
@@ -177,6 +181,7 @@ static inline result run_case(lsp_context *ctx, const lsp_attention_desc *d, con
     lsp_attention *plan = NULL;
     if (lsp_attention_create(ctx, d, &plan) != LSP_OK) fail_msg("%s", lsp_context_message(ctx));
     whole.estimate = lsp_attention_get_estimate(plan);
+    if (options && options->created) options->created(options->user);
     check_runs(ctx, d, plan, LSP_QUERIES);
     check_runs(ctx, d, plan, LSP_KEYS);
     if (options && options->progress) lsp_attention_set_progress(plan, options->progress, options->user);

@@ -134,17 +134,19 @@ static inline kernel_result case_run_folding(const lsp_kernel *kernel, const ker
     for (int64_t i = 0; i < c->n; i++)
         number_set(&r, r.max, i, -INFINITY), number_set(&total, total.max, i, -INFINITY);
     kernel->pack_queries(c->d_k, c->q, LSP_F32, c->n, c->scale * LOG2_E, q);
+    double *norm = lsp_memory_alloc(c->n, sizeof *norm);
+    kernel->query_norms(c->d_k, c->n, q, norm);
     for (int64_t first = 0; first < c->m; first += shape.tile_keys) {
         int64_t begin = lsp_max(first, c->key_begin), end = lsp_min(first + shape.tile_keys, c->key_end);
         if (begin >= end) continue;
         if (fold_tiles && first % (fold_tiles * shape.tile_keys) == 0) case_fold(kernel, c, &r, &total);
-        lsp_key_tile tile = {k, v, first, false};
-        kernel->pack_k(&shape, c->k + begin * c->d_k, LSP_F32, begin - first, end - begin, k);
-        tile.v_finite = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
+        lsp_key_tile tile = {k, v, first, 0, 0, NULL, NULL};
+        tile.k_norm = kernel->pack_k(&shape, c->k + begin * c->d_k, LSP_F32, begin - first, end - begin, k);
+        tile.v_max = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
         for (int64_t i = 0; i < c->n; i += rows_a_call) {
             size_t s = r.size, at = (size_t)i;
             lsp_query_rows rows = {
-                lsp_min(rows_a_call, c->n - i),    q + at * depth * packed, c->sight + i,
+                lsp_min(rows_a_call, c->n - i),    q + at * depth * packed, norm + i,      c->sight + i,
                 r.state + at * (size_t)c->d_v * s, r.max + at * s,          r.sum + at * s};
             kernel->attend(&shape, &rule, &tile, &rows, scratch);
         }
@@ -159,6 +161,7 @@ static inline kernel_result case_run_folding(const lsp_kernel *kernel, const ker
     r.empty = kernel->finish(c->d_v, c->n, r.out, r.max, r.sum, r.lse);
     lsp_fpmode_leave(mode);
     lsp_memory_free(q);
+    lsp_memory_free(norm);
     lsp_memory_free(k);
     lsp_memory_free(v);
     lsp_memory_free(scratch);
@@ -185,7 +188,7 @@ static inline void for_each_kernel(void (*check)(const lsp_kernel *kernel))
     assert_true(count >= 3);
     if (lsp_kernel_pairs()) {
         check(lsp_kernel_pairs());
-        check(&lsp_kernel_avx512_bf16);
+        check(lsp_kernel_widened());
     }
 }
 

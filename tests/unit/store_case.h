@@ -213,6 +213,8 @@ static int tear_down(void **state)
 #define STORE_MAIN(tests)                                                                                    \
     int main(int argc, char **argv)                                                                          \
     {                                                                                                        \
+        /* cmocka leaves at the first failure: ranks that wait for this one would hang. */                   \
+        (void)setenv("CMOCKA_TEST_ABORT", "1", 1);                                                           \
         int provided = 0;                                                                                    \
         MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);                                       \
         int failed = cmocka_run_group_tests(tests, set_up, tear_down);                                       \

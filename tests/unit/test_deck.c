@@ -8,7 +8,6 @@
 #include <cmocka.h>
 
 #include "app/deck.h"
-#include "app/launch.h"
 #include "app/runs.h"
 #include "app/value.h"
 #include "base/memory.h"
@@ -161,7 +160,10 @@ static void deck_errors_name_line_and_nearest(void **state)
     refuse("[input]\nfile =\n", "bad value ''");
     refuse("file = a.h5\n", "before any [section]");
     refuse("[input]\nfile\n", "a.ini:2: neither [section] nor key = value");
-    refuse("[input\nfile = a.h5\n", "a.ini:1");
+    refuse("[input\nfile = a.h5\n", "a.ini:1: neither [section] nor key = value");
+    refuse("[input\n", "a.ini:1: neither [section] nor key = value");
+    refuse("[input\n\n  [output]\nfil = a.h5\n", "a.ini:1: neither [section] nor key = value");
+    refuse("[shape]\nn = 4\n[input\nfile = a.h5\n", "a.ini:3: neither [section] nor key = value");
     refuse("[input]\nfile = a\n[input]\nfile = b\n", "a.ini:4: input.file was given before, in line 2");
 }
 
@@ -358,61 +360,6 @@ static void runs_are_mapped_to_the_file(void **state)
     lsp_memory_free(mapped);
 }
 
-/* ---- the launcher -------------------------------------------------------------------------------- */
-
-static int clear_environment(void **state)
-{
-    (void)state;
-    static const char *const names[] = {"SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID",       "SLURM_NTASKS",
-                                        "SLURM_PROCID",         "PMIX_RANK",           "OMPI_COMM_WORLD_SIZE",
-                                        "SLURM_MEM_PER_NODE",   "SLURM_MEM_PER_CPU",   "SLURM_CPUS_ON_NODE",
-                                        "OMP_NUM_THREADS",      "OMPI_COMM_WORLD_RANK"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) (void)unsetenv(names[i]);
-    return 0;
-}
-
-static void launch_finds_singletons(void **state)
-{
-    (void)state;
-    int tasks = 0;
-    bool first = false;
-    assert_false(lsp_launch_is_singletons(&tasks, &first));
-    (void)setenv("SLURM_NTASKS", "4", 1); /* a batch script, outside of any step */
-    assert_false(lsp_launch_is_singletons(&tasks, &first));
-    (void)setenv("SLURM_STEP_ID", "0", 1);
-    (void)setenv("SLURM_PROCID", "1", 1);
-    assert_true(lsp_launch_is_singletons(&tasks, &first));
-    assert_int_equal(tasks, 4);
-    assert_false(first);
-    (void)setenv("SLURM_PROCID", "0", 1);
-    assert_true(lsp_launch_is_singletons(&tasks, &first) && first);
-    (void)setenv("SLURM_STEP_NUM_TASKS", "1", 1); /* a step of one task in a larger job */
-    assert_false(lsp_launch_is_singletons(&tasks, &first));
-    (void)setenv("SLURM_STEP_NUM_TASKS", "2", 1);
-    assert_true(lsp_launch_is_singletons(&tasks, &first));
-    (void)setenv("PMIX_RANK", "0", 1);
-    assert_false(lsp_launch_is_singletons(&tasks, &first));
-    (void)unsetenv("PMIX_RANK");
-    (void)setenv("OMPI_COMM_WORLD_SIZE", "2", 1); /* mpirun inside of a step */
-    assert_false(lsp_launch_is_singletons(&tasks, &first));
-}
-
-static void launch_knows_memory_and_threads(void **state)
-{
-    (void)state;
-    assert_int_equal(lsp_launch_memory(), 0);
-    (void)setenv("SLURM_MEM_PER_CPU", "1000", 1);
-    (void)setenv("SLURM_CPUS_ON_NODE", "3", 1);
-    assert_int_equal(lsp_launch_memory(), 3000LL << 20);
-    (void)setenv("SLURM_MEM_PER_NODE", "2000", 1);
-    assert_int_equal(lsp_launch_memory(), 2000LL << 20);
-    assert_int_equal(lsp_launch_threads(), 0);
-    (void)setenv("OMP_NUM_THREADS", "3,2", 1);
-    assert_int_equal(lsp_launch_threads(), 3);
-    (void)setenv("OMP_NUM_THREADS", "none", 1);
-    assert_int_equal(lsp_launch_threads(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,8 +380,6 @@ int main(void)
         cmocka_unit_test(values_know_their_distance),
         cmocka_unit_test(runs_share_every_row_once),
         cmocka_unit_test(runs_are_mapped_to_the_file),
-        cmocka_unit_test_setup(launch_finds_singletons, clear_environment),
-        cmocka_unit_test_setup(launch_knows_memory_and_threads, clear_environment),
     };
     return cmocka_run_group_tests_name("deck", tests, NULL, NULL);
 }

@@ -161,9 +161,9 @@ static void estimate_of_a_window(void **state)
     desc.window_left = 9;
     lsp_estimate e = estimate(&desc, 4, 4);
     assert_true(e.pairs == 10.0 * 4 * TILE - 45);
-    /* Ranks 1, 2, 3 look back 9 keys into the tile of the rank before. */
-    assert_true(e.bytes_received == 27.0 * KV_ROW);
-    assert_true(e.bytes_received_max == 9.0 * KV_ROW);
+    /* Ranks 1, 2, 3 look back 9 keys into the tile of the rank before: that panel comes as a whole. */
+    assert_true(e.bytes_received == 3.0 * TILE * KV_ROW);
+    assert_true(e.bytes_received_max == 1.0 * TILE * KV_ROW);
     desc.gather = LSP_GATHER_ALL;
     assert_true(estimate(&desc, 4, 4).bytes_received == 4 * 3.0 * TILE * KV_ROW);
     desc.gather = LSP_GATHER_AUTO; /* never everything for a window */

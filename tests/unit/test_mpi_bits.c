@@ -193,6 +193,51 @@ static void bits_over_limits_and_nodes(void **state)
     free_result(&expected);
 }
 
+/* ---- whose arrays -------------------------------------------------------------------------------- */
+
+typedef struct lent_arrays {
+    int64_t heads_of[4], lengths[2], of_rows[4], of_keys[4];
+    double slopes[4];
+} lent_arrays;
+
+static void overwrite(void *user)
+{
+    memset(user, 0xA5, sizeof(lent_arrays)); /* negative heads and lengths, offsets that go nowhere */
+}
+
+/* The description's arrays are the caller's again when lsp_attention_create returns. */
+static void bits_when_the_arrays_are_overwritten(void **state)
+{
+    (void)state;
+    const lent_arrays whole = {.heads_of = {1, 0, 0, 1},
+                               .lengths = {1100, 600},
+                               .of_rows = {0, 150, 200, 400},
+                               .of_keys = {0, 513, 700, 1100},
+                               .slopes = {0.25, 0.0625, 0.5, 0.125}};
+    for (int mode = LSP_GATHER_PANELS; mode <= LSP_GATHER_CHAIN; mode++) {
+        lent_arrays arrays = whole;
+        lsp_attention_desc d = plain(400, 1100, 6, 5);
+        d.batch = 2;
+        d.heads = 4;
+        d.kv_heads = 2;
+        d.kv_head_of = arrays.heads_of;
+        d.key_lengths = arrays.lengths;
+        d.documents = arrays.of_rows;
+        d.documents_k = arrays.of_keys;
+        d.document_count = 3;
+        d.alibi_slopes = arrays.slopes;
+        d.mask = LSP_MASK_CAUSAL;
+        d.gather = (lsp_gather_mode)mode;
+        result expected = run_case(one_thread, &d, NULL);
+        result got =
+            run_case(one_thread, &d, &(run_options){.created = overwrite, .user = &arrays, .repeats = 2});
+        assert_true(memcmp(&arrays, &whole, sizeof whole) != 0);
+        expect_equal(&d, &got, &expected, "overwritten arrays");
+        free_result(&got);
+        free_result(&expected);
+    }
+}
+
 static lsp_context *make_context(MPI_Comm comm, int threads)
 {
     lsp_context *ctx = NULL;
@@ -209,9 +254,13 @@ int main(int argc, char **argv)
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bits_without_a_mask),           cmocka_unit_test(bits_of_a_causal_mask),
-        cmocka_unit_test(bits_of_heads_and_batches),     cmocka_unit_test(bits_of_windows_and_documents),
-        cmocka_unit_test(bits_on_every_instruction_set), cmocka_unit_test(bits_over_limits_and_nodes),
+        cmocka_unit_test(bits_without_a_mask),
+        cmocka_unit_test(bits_of_a_causal_mask),
+        cmocka_unit_test(bits_of_heads_and_batches),
+        cmocka_unit_test(bits_of_windows_and_documents),
+        cmocka_unit_test(bits_on_every_instruction_set),
+        cmocka_unit_test(bits_over_limits_and_nodes),
+        cmocka_unit_test(bits_when_the_arrays_are_overwritten),
     };
     one_thread = make_context(MPI_COMM_WORLD, 1);
     two_threads = make_context(MPI_COMM_WORLD, 2);

@@ -1,5 +1,8 @@
 /* The context over ranks: layout, one verdict, reductions; counted messages in pieces; the chain.
  * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef _GNU_SOURCE
+#    define _GNU_SOURCE /* sched.h's sets of cores */
+#endif
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +13,7 @@
 #include "base/memory.h"
 #include "comm/chain.h"
 #include "comm/context.h"
+#include "comm/cores.h"
 #include "comm/rows.h"
 
 #include <sched.h>
@@ -48,6 +52,26 @@ static void layout_is_that_of_the_communicator(void **state)
     assert_null(other);
     assert_int_equal(lsp_context_destroy(&other), LSP_OK);
     assert_true(lsp_context_get_layout(ctx).threads >= 1);
+}
+
+/* The room for the set grows from nothing to what the kernel has. */
+static void cores_are_found_for_any_number_of_them(void **state)
+{
+    (void)state;
+    unsigned char *set = NULL;
+    size_t bytes = 0;
+    cpu_set_t known;
+    CPU_ZERO(&known);
+    assert_int_equal(lsp_cores_affinity(0, &set, &bytes), 0);
+    assert_true(bytes >= sizeof(long));
+    int most = (int)(8 * bytes), mine, sharers, node;
+    if (sched_getaffinity(0, sizeof known, &known) == 0)
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            assert_int_equal(CPU_ISSET((size_t)cpu, &known) != 0,
+                             cpu < most && (set[cpu / 8] >> cpu % 8 & 1) != 0);
+    lsp_memory_free(set);
+    assert_int_equal(lsp_cores_count(ctx, &mine, &sharers, &node), LSP_OK);
+    assert_true(mine >= 1 && node >= mine && sharers >= 1 && sharers <= ranks);
 }
 
 static void threads_below_zero_on_one_rank_are_refused_on_all(void **state)
@@ -303,6 +327,7 @@ int main(int argc, char **argv)
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout_is_that_of_the_communicator),
+        cmocka_unit_test(cores_are_found_for_any_number_of_them),
         cmocka_unit_test(threads_below_zero_on_one_rank_are_refused_on_all),
         cmocka_unit_test(verdict_is_the_worst_code_of_the_lowest_rank),
         cmocka_unit_test(reductions_cover_all_ranks),
