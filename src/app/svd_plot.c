@@ -85,7 +85,7 @@ void lsp_svd_plot(FILE *stream, const void *user)
         "set title 'relative Frobenius error of the truncated matrix' offset 0,-0.6\n"
         "do for [share in '90 99 99.9'] { set arrow from graph 0,first sqrt(1-share/100.) to graph 1,first "
         "sqrt(1-share/100.) nohead lw 1 dt 3 lc rgb '#909090' back\n"
-        "set label share.' %% of the energy' at graph 0.985,first sqrt(1-share/100.)*1.09 right font ',9' "
+        "set label share.' %% of the energy' at graph 0.015,first sqrt(1-share/100.)*1.1 left font ',9' "
         "textcolor rgb '#808080' }\n");
     write_curves(stream, job, 3);
     (void)fprintf(stream, "unset multiplot\n");

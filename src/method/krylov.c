@@ -1,253 +1,30 @@
-/* Randomised block Krylov. From a random block, Q = orth(W X) and then, step by step, P_i = orth(W^T Q) beside all
- * earlier P, T_i = W P_i, Q = orth(T_i). With P all the P_i side by side, W P = T is there already, and its
- * decomposition is that of W within the space of P: a half step better than within the space of the Q.
- *
- * Halko, Martinsson, Tropp: Finding structure with randomness (2011); Musco, Musco: Randomized block Krylov methods
- * for stronger and faster approximate singular value decomposition (2015). SPDX-License-Identifier: BSD-3-Clause */
+/* The truncated SVD from a Krylov basis P: that of W P, which is there already. See krylov_basis.c for P.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "method/krylov.h"
+
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "base/random.h"
 #include "linalg/small_svd.h"
 #include "linalg/tall.h"
 #include "linalg/tall_product.h"
-#include "method/operator.h"
 #include "method/svd.h"
 
 #include <float.h>
-#include <math.h>
 #include <string.h>
 
-enum { START_STREAM = 0x4B, FIRST_RANK = 32 };
-
-/* Orthonormal columns p [keys][width], and t = W p [rows][width]. */
-typedef struct block {
-    int64_t width;
-    double *p, *t;
-} block;
-
-/* One attempt with a rank. */
-typedef struct job {
-    lsp_context *ctx;
-    lsp_operator *op;
-    lsp_grid grid;
-    const lsp_svd_options *options;
-    int64_t n, m, rows, keys; /* of W; of this rank */
-    int64_t first_key;        /* of this rank */
-    int64_t rank, columns;    /* of a block at most */
-    bool last;                /* no other attempt will follow */
-    int64_t block_count, basis;
-    block *blocks;    /* [steps + 1] */
-    double *q;        /* [rows][columns] orthonormal: what the next block starts from */
-    void *x, *y;      /* [keys][columns], [rows][columns] in the operator's type */
-    double eps;       /* of the operator's type */
-    double square;    /* ||W||_F^2 */
-    double done, all; /* products */
-} job;
-
-static lsp_status no_memory(job *j, const char *what)
-{
-    return lsp_context_fail(
-        j->ctx, LSP_ERR_LIMIT,
-        "not enough memory for %s (%lld rows and %lld keys of this rank, rank %lld): use more "
-        "ranks, or a smaller attention.rank",
-        what, (long long)j->rows, (long long)j->keys, (long long)j->rank);
-}
-
-/* ---- products ---------------------------------------------------------------------------------- */
-
-static void to_type(const job *j, const double *from, int64_t count, void *to)
-{
-    if (j->op->plan->problem.desc.compute == LSP_F64)
-        memcpy(to, from, (size_t)count * sizeof *from);
-    else
-        for (int64_t i = 0; i < count; i++) ((float *)to)[i] = (float)from[i];
-}
-
-/* Returns whether all numbers are finite. */
-static bool from_type(const job *j, const void *from, int64_t count, double *to)
-{
-    double check = 0;
-    if (j->op->plan->problem.desc.compute == LSP_F64)
-        memcpy(to, from, (size_t)count * sizeof *to);
-    else
-        for (int64_t i = 0; i < count; i++) to[i] = (double)((const float *)from)[i];
-    for (int64_t i = 0; i < count; i++) check += to[i] * 0;
-    return check == 0;
-}
-
-static void tell(job *j)
-{
-    j->done++;
-    if (j->options->progress) j->options->progress(j->options->user, j->done / j->all);
-}
-
-static lsp_status check_finite(job *j, bool finite)
-{
-    lsp_status status = LSP_OK;
-    if (!finite)
-        status = lsp_context_fail(j->ctx, LSP_ERR_CONTENT,
-                                  "W is not finite: look for NaN, Inf or very large numbers in q and k");
-    tell(j);
-    return lsp_context_agree(j->ctx, status);
-}
-
-/* Collective. y [rows][width] = W x; j->x is filled. */
-static lsp_status multiply(job *j, int64_t width, double *y)
-{
-    lsp_status status = lsp_operator_apply(j->op, j->x, width, j->y);
-    if (status != LSP_OK) return status;
-    return check_finite(j, from_type(j, j->y, j->rows * width, y));
-}
-
-/* Collective. x [keys][width] = W^T q. */
-static lsp_status multiply_transposed(job *j, int64_t width, double *x)
-{
-    to_type(j, j->q, j->rows * width, j->y);
-    lsp_status status = lsp_operator_apply_transposed(j->op, j->y, width, j->x);
-    if (status != LSP_OK) return status;
-    return check_finite(j, from_type(j, j->x, j->keys * width, x));
-}
-
-/* ---- blocks ------------------------------------------------------------------------------------ */
-
-/* Normal numbers by global key: the same for any number of ranks. */
-static lsp_status fill_start(job *j)
-{
-    double *row = lsp_memory_alloc(j->columns, sizeof *row);
-    if (!row) return no_memory(j, "the start block");
-    size_t element = lsp_dtype_size(j->op->plan->problem.desc.compute);
-    for (int64_t i = 0; i < j->keys; i++) {
-        lsp_random_normals(j->options->seed, START_STREAM, (uint64_t)((j->first_key + i) * j->columns),
-                           j->columns, row);
-        to_type(j, row, j->columns, (char *)j->x + (size_t)(i * j->columns) * element);
-    }
-    lsp_memory_free(row);
-    return LSP_OK;
-}
-
-/* Collective. The start: q = orth(W X). Orthonormal also where W has a lower rank: there are `rank` columns in any
- * case. */
-static lsp_status start(job *j)
-{
-    lsp_status status = lsp_context_agree(j->ctx, fill_start(j));
-    if (status == LSP_OK) status = multiply(j, j->columns, j->q);
-    return status == LSP_OK ? lsp_tall_qr(&j->grid, j->rows, j->columns, j->q, NULL) : status;
-}
-
-/* Collective. p -= P (P^T p) over the blocks before b. */
-static lsp_status project(job *j, block *b)
-{
-    double *c = lsp_memory_alloc(j->columns * b->width, sizeof *c);
-    lsp_status status = lsp_context_agree(j->ctx, c ? LSP_OK : no_memory(j, "a projection"));
-    for (const block *old = j->blocks; status == LSP_OK && old < b; old++) {
-        status = lsp_tall_inner(j->ctx, j->keys, old->p, old->width, b->p, b->width, c);
-        if (status == LSP_OK)
-            status = lsp_tall_add_product(j->ctx, j->keys, -1, old->p, old->width, c, b->width, b->width,
-                                          b->p, b->width);
-    }
-    lsp_memory_free(c);
-    return status;
-}
-
-/* What is left of W^T q beside P is rounding when it is below: of the products, or of the projection, which in f64 is
- * as large and, along P, would not go away. */
-static double least_direction(const job *j)
-{
-    return fmax(j->eps, 64 * DBL_EPSILON) * sqrt(j->square);
-}
-
-/* Collective. Keeps the directions of b->p (orthonormal, times r) that are more than rounding. */
-static lsp_status keep_directions(job *j, block *b, const double *r)
-{
-    int64_t width = b->width, kept = 0;
-    double least = least_direction(j);
-    double *sigma = lsp_memory_alloc(width, sizeof *sigma), *u = lsp_memory_alloc(width * width, sizeof *u);
-    double *vt = lsp_memory_alloc(width * width, sizeof *vt), *p = NULL;
-    lsp_status status = sigma && u && vt ? LSP_OK : no_memory(j, "the directions of a block");
-    status = lsp_context_agree(j->ctx, status);
-    if (status == LSP_OK) status = lsp_small_svd(j->ctx, width, width, r, sigma, u, vt);
-    while (status == LSP_OK && kept < width && sigma[kept] > least) kept++;
-    if (status == LSP_OK && kept < width) {
-        p = lsp_memory_zalloc(j->keys * kept, sizeof *p);
-        status = lsp_context_agree(j->ctx, p ? LSP_OK : no_memory(j, "the directions of a block"));
-        if (status == LSP_OK)
-            status = lsp_tall_add_product(j->ctx, j->keys, 1, b->p, width, u, width, kept, p, kept);
-        if (status == LSP_OK) {
-            lsp_memory_free(b->p);
-            b->p = p;
-            b->width = kept;
-            p = NULL;
-        }
-    }
-    lsp_memory_free(p);
-    lsp_memory_free(sigma);
-    lsp_memory_free(u);
-    lsp_memory_free(vt);
-    return status;
-}
-
-/* Collective. Makes b->p = W^T q orthonormal, and orthogonal to all blocks before it. The first keeps its width
- * whatever its rank; later ones shrink, down to 0, where the Krylov space has no more directions. */
-static lsp_status orthonormalise(job *j, block *b)
-{
-    if (b == j->blocks) return lsp_tall_qr(&j->grid, j->keys, b->width, b->p, NULL);
-    double *r = lsp_memory_alloc(b->width * b->width, sizeof *r);
-    lsp_status status = lsp_context_agree(j->ctx, r ? LSP_OK : no_memory(j, "a triangle"));
-    if (status == LSP_OK) status = project(j, b);
-    if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->keys, b->width, b->p, r);
-    bool exhausted = false;
-    for (int64_t i = 0; status == LSP_OK && i < b->width; i++)
-        if (!(r[i * b->width + i] > least_direction(j))) exhausted = true;
-    if (exhausted) status = keep_directions(j, b, r);
-    /* Once more: what was small before the QR had large parts along P by comparison. */
-    if (status == LSP_OK && b->width > 0) status = project(j, b);
-    if (status == LSP_OK && b->width > 0) status = lsp_tall_qr(&j->grid, j->keys, b->width, b->p, NULL);
-    lsp_memory_free(r);
-    return status;
-}
-
-/* Collective. The next block, from the first `width` columns of q; its width is 0 when nothing was added. */
-static lsp_status add_block(job *j, int64_t width)
-{
-    block *b = &j->blocks[j->block_count++];
-    b->width = width;
-    b->p = lsp_memory_alloc(j->keys * width, sizeof *b->p);
-    b->t = lsp_memory_alloc(j->rows * width, sizeof *b->t);
-    lsp_status status =
-        lsp_context_agree(j->ctx, b->p && b->t ? LSP_OK : no_memory(j, "a block of the Krylov basis"));
-    if (status == LSP_OK) status = multiply_transposed(j, width, b->p);
-    if (status == LSP_OK) status = lsp_operator_norm(j->op, &j->square);
-    if (status == LSP_OK) status = orthonormalise(j, b);
-    if (status != LSP_OK || b->width == 0) return status;
-    to_type(j, b->p, j->keys * b->width, j->x);
-    j->basis += b->width;
-    return multiply(j, b->width, b->t);
-}
-
-/* Collective. q = orth(T) of the last block, of which the next one takes *width columns (0: none). Orthonormal, since
- * the leading singular vectors would drown the others in f32. */
-static lsp_status next_start(job *j, int64_t *width)
-{
-    const block *last = &j->blocks[j->block_count - 1];
-    *width = lsp_min(last->width, lsp_min(j->n, j->m) - j->basis);
-    if (*width <= 0) return LSP_OK;
-    memcpy(j->q, last->t, (size_t)(j->rows * last->width) * sizeof *j->q);
-    lsp_status status = lsp_tall_qr(&j->grid, j->rows, last->width, j->q, NULL);
-    for (int64_t i = 1; i < j->rows && *width < last->width; i++)
-        memmove(j->q + i * *width, j->q + i * last->width, (size_t)*width * sizeof *j->q);
-    return status;
-}
+enum { FIRST_RANK = 32 };
 
 /* ---- from the basis to the decomposition ------------------------------------------------------- */
 
 /* Collective. All T side by side, and the blocks' own freed. */
-static lsp_status join_t(job *j, double **out)
+static lsp_status join_t(lsp_krylov *j, double **out)
 {
     double *t = *out = lsp_memory_alloc(j->rows * j->basis, sizeof *t);
-    lsp_status status = lsp_context_agree(j->ctx, t ? LSP_OK : no_memory(j, "W P"));
+    lsp_status status = lsp_context_agree(j->ctx, t ? LSP_OK : lsp_krylov_no_memory(j, "W P"));
     int64_t column = 0;
-    for (block *b = j->blocks; status == LSP_OK && b < j->blocks + j->block_count; column += b->width, b++) {
+    for (lsp_krylov_block *b = j->blocks; status == LSP_OK && b < j->blocks + j->block_count;
+         column += b->width, b++) {
         for (int64_t i = 0; i < j->rows; i++)
             memcpy(t + i * j->basis + column, b->t + i * b->width, (size_t)b->width * sizeof *t);
         lsp_memory_free(b->t);
@@ -257,16 +34,17 @@ static lsp_status join_t(job *j, double **out)
 }
 
 /* T = Q R, R = A S C^T: U = Q A and V = P C, of which the first svd->rank columns; a and ct are [basis][basis]. */
-static lsp_status expand(job *j, const double *q, const double *a, const double *ct, lsp_svd *svd)
+static lsp_status expand(lsp_krylov *j, const double *q, const double *a, const double *ct, lsp_svd *svd)
 {
     int64_t rank = svd->rank, row = 0;
     double *c = lsp_memory_alloc(j->basis * rank, sizeof *c);
     svd->u = lsp_memory_zalloc(j->rows * rank, sizeof *svd->u);
     svd->v = lsp_memory_zalloc(j->keys * rank, sizeof *svd->v);
-    lsp_status status = c && svd->u && svd->v ? LSP_OK : no_memory(j, "the singular vectors");
+    lsp_status status = c && svd->u && svd->v ? LSP_OK : lsp_krylov_no_memory(j, "the singular vectors");
     for (int64_t i = 0; status == LSP_OK && i < j->basis; i++)
         for (int64_t r = 0; r < rank; r++) c[i * rank + r] = ct[r * j->basis + i];
-    for (const block *b = j->blocks; status == LSP_OK && b < j->blocks + j->block_count; row += b->width, b++)
+    for (const lsp_krylov_block *b = j->blocks; status == LSP_OK && b < j->blocks + j->block_count;
+         row += b->width, b++)
         status = lsp_tall_add_product(j->ctx, j->keys, 1, b->p, b->width, c + row * rank, rank, rank, svd->v,
                                       rank);
     if (status == LSP_OK)
@@ -275,13 +53,14 @@ static lsp_status expand(job *j, const double *q, const double *a, const double 
     return lsp_context_agree(j->ctx, status);
 }
 
-static lsp_status decompose(job *j, lsp_svd *svd)
+static lsp_status decompose(lsp_krylov *j, lsp_svd *svd)
 {
     double *t = NULL, *r = lsp_memory_alloc(j->basis * j->basis, sizeof *r);
     double *u = lsp_memory_alloc(j->basis * j->basis, sizeof *u);
     double *vt = lsp_memory_alloc(j->basis * j->basis, sizeof *vt);
     svd->sigma = lsp_memory_alloc(j->basis, sizeof *svd->sigma);
-    lsp_status status = r && u && vt && svd->sigma ? LSP_OK : no_memory(j, "the small decomposition");
+    lsp_status status =
+        r && u && vt && svd->sigma ? LSP_OK : lsp_krylov_no_memory(j, "the small decomposition");
     status = lsp_context_agree(j->ctx, status);
     if (status == LSP_OK) status = join_t(j, &t);
     if (status == LSP_OK) status = lsp_tall_qr(&j->grid, j->rows, j->basis, t, r);
@@ -304,23 +83,57 @@ static lsp_status decompose(job *j, lsp_svd *svd)
 
 /* ---- an attempt -------------------------------------------------------------------------------- */
 
-static lsp_status prepare(job *j)
+/* Bytes of this rank at the fullest moment, when T is joined. */
+static double bytes_needed(const lsp_krylov *j)
+{
+    const lsp_attention *plan = j->op->plan;
+    double element = (double)lsp_dtype_size(plan->problem.desc.compute), rows = (double)j->rows,
+           keys = (double)j->keys;
+    double columns = (double)j->columns, rank = (double)j->rank;
+    int64_t basis = lsp_min(j->columns * (j->options->steps + 1), lsp_min(j->n, j->m));
+    double joined =
+        (double)lsp_tall_qr_bytes(j->rows, basis, j->ctx->layout.threads) + 8 * rank * (rows + keys);
+    return (double)plan->estimate.footprint.total +
+           8 * (double)basis * (2 * rows + keys + 3 * (double)basis) +
+           columns * (8 * rows + element * (rows + keys)) + joined;
+}
+
+/* Collective. */
+static lsp_status check_memory(lsp_krylov *j)
+{
+    const double mib = 1 << 20;
+    lsp_context *ctx = j->ctx;
+    int64_t limit = j->op->plan->problem.desc.memory_limit;
+    double need = bytes_needed(j), share = (double)limit / ctx->layout.node_ranks;
+    lsp_status status = LSP_OK;
+    if (limit > 0 && need > share)
+        status = lsp_context_fail(
+            ctx, LSP_ERR_LIMIT,
+            "not enough memory: rank %lld takes %.1f MiB a rank, and %d ranks share a node with %.1f "
+            "MiB: use more nodes, or a smaller attention.rank or attention.steps",
+            (long long)j->rank, need / mib, ctx->layout.node_ranks, (double)limit / mib);
+    return lsp_context_agree(ctx, status);
+}
+
+static lsp_status prepare(lsp_krylov *j)
 {
     const lsp_attention_desc *d = &j->op->plan->problem.desc;
     size_t element = lsp_dtype_size(d->compute);
     j->columns = lsp_min(j->rank + lsp_min(j->options->oversample, j->m), lsp_min(j->n, j->m));
     j->all = 2 * (double)(j->options->steps + 1) + 1;
+    lsp_status status = check_memory(j);
+    if (status != LSP_OK) return status;
     j->blocks = lsp_memory_zalloc(j->options->steps + 1, sizeof *j->blocks);
     j->q = lsp_memory_alloc(j->rows * j->columns, sizeof *j->q);
     j->x = lsp_memory_alloc(j->keys * j->columns, element);
     j->y = lsp_memory_alloc(j->rows * j->columns, element);
-    lsp_status status = j->blocks && j->q && j->x && j->y ? LSP_OK : no_memory(j, "the start block");
+    status = j->blocks && j->q && j->x && j->y ? LSP_OK : lsp_krylov_no_memory(j, "the start block");
     return lsp_context_agree(j->ctx, status);
 }
 
-static void release(job *j)
+static void release(lsp_krylov *j)
 {
-    for (block *b = j->blocks; b && b < j->blocks + j->block_count; b++) {
+    for (lsp_krylov_block *b = j->blocks; b && b < j->blocks + j->block_count; b++) {
         lsp_memory_free(b->p);
         lsp_memory_free(b->t);
     }
@@ -330,35 +143,28 @@ static void release(job *j)
     lsp_memory_free(j->y);
 }
 
-static lsp_status attempt(job j, lsp_svd *svd)
+static lsp_status attempt(lsp_krylov j, lsp_svd *svd)
 {
-    int64_t width = 0;
     lsp_status status = prepare(&j);
-    if (status == LSP_OK) status = start(&j);
-    if (status == LSP_OK) status = add_block(&j, j.columns);
-    for (int64_t s = 0; status == LSP_OK && s < j.options->steps; s++) {
-        status = next_start(&j, &width);
-        if (status != LSP_OK || width <= 0) break;
-        status = add_block(&j, width);
-    }
+    if (status == LSP_OK) status = lsp_krylov_grow(&j);
     if (status == LSP_OK) status = decompose(&j, svd);
     release(&j);
     return status;
 }
 
-static job describe(lsp_operator *op, const lsp_svd_options *options)
+static lsp_krylov describe(lsp_operator *op, const lsp_svd_options *options)
 {
     const lsp_attention *plan = op->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
-    return (job){.ctx = op->ctx,
-                 .op = op,
-                 .options = options,
-                 .n = d->row_end - d->row_begin,
-                 .m = d->key_end - d->key_begin,
-                 .rows = plan->query_rows,
-                 .keys = plan->key_rows,
-                 .first_key = plan->key_rows > 0 ? plan->key_runs[0].begin : 0,
-                 .eps = d->compute == LSP_F64 ? DBL_EPSILON : (double)FLT_EPSILON};
+    return (lsp_krylov){.ctx = op->ctx,
+                        .op = op,
+                        .options = options,
+                        .n = d->row_end - d->row_begin,
+                        .m = d->key_end - d->key_begin,
+                        .rows = plan->query_rows,
+                        .keys = plan->key_rows,
+                        .first_key = plan->key_rows > 0 ? plan->key_runs[0].begin : 0,
+                        .eps = d->compute == LSP_F64 ? DBL_EPSILON : (double)FLT_EPSILON};
 }
 
 static void forget(lsp_svd *svd)
@@ -373,11 +179,12 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
 {
     double begin = lsp_clock(), before = op->stats.seconds_apply + op->stats.seconds_transposed;
     lsp_context *ctx = op->ctx;
-    job j = describe(op, options);
+    lsp_krylov j = describe(op, options);
     int64_t most = 0;
     *out = NULL;
     lsp_svd *svd = lsp_memory_zalloc(1, sizeof *svd);
-    lsp_status status = svd ? lsp_svd_check(ctx, options, j.n, j.m, &most) : no_memory(&j, "a decomposition");
+    lsp_status status =
+        svd ? lsp_svd_check(ctx, options, j.n, j.m, &most) : lsp_krylov_no_memory(&j, "a decomposition");
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) status = lsp_grid_create(ctx, ctx->layout.ranks, 1, &j.grid);
     /* With a tolerance the rank is found from below: all attempts but the last cost together as much as it. */

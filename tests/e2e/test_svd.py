@@ -16,7 +16,7 @@ import numpy as np
 from common import BIN, Case, environment, error_lines, execute, operands, oracle, run, write_input
 
 SOURCE_DIR = os.environ.get("LONGSPAN_SOURCE_DIR", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
-USAGE, FILE = 2, 6
+USAGE, LIMIT, FILE = 2, 5, 6
 
 
 def matrices(q, k, **rule):
@@ -246,6 +246,12 @@ class Svd(Case):
         self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, attention__mask="causal")
         self.refused(USAGE, "bf16", attention__rank=2, compute__dtype="bf16")
         self.refused(FILE, "picture", "no-such", attention__rank=2, report__plot="/no-such/folder/x.png")
+
+    def test_memory_that_does_not_suffice(self):
+        q, k, v = operands((2000, 4), (2000, 4), seed=13)
+        self.source = self.path("in.h5")
+        write_input(self.source, q, k, v)
+        self.refused(LIMIT, "rank 500", "attention.steps", attention__rank=500, plan__memory_per_node="80M")
 
     def test_output_is_neither_replaced_nor_needed(self):
         q, k, v = operands((30, 8), (30, 8), seed=11)
