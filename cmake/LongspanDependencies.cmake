@@ -1,6 +1,7 @@
 # Finds what Longspan stands on. All missing things are reported together, each with its Debian package.
 # SPDX-License-Identifier: BSD-3-Clause
 include(LongspanHdf5)
+include(LongspanScalapack)
 
 set(longspan_missing "")
 function(longspan_report_missing what package)
@@ -50,7 +51,9 @@ longspan_find_hdf5()
 if(NOT TARGET longspan_hdf5)
     longspan_report_missing("parallel HDF5 1.10 or later" "libhdf5-openmpi-dev")
 endif()
-longspan_find(SCALAPACK "ScaLAPACK on Open MPI" libscalapack-openmpi-dev scalapack-openmpi scalapack)
+set(LONGSPAN_SCALAPACK_PKGCONFIG "scalapack-openmpi;scalapack" CACHE STRING
+    "pkg-config names of ScaLAPACK, the first one found is taken")
+longspan_find(SCALAPACK "ScaLAPACK on Open MPI" libscalapack-openmpi-dev ${LONGSPAN_SCALAPACK_PKGCONFIG})
 longspan_find(OPENBLAS "OpenBLAS" libopenblas-dev openblas)
 longspan_find(INIH "libinih" libinih-dev inih)
 longspan_find(CJSON "cJSON" libcjson-dev libcjson)
@@ -74,6 +77,8 @@ if(longspan_missing)
         "On Debian 12, jobs/install-debian.sh installs them all.")
 endif()
 longspan_check_hdf5()
+longspan_find_scalapack()
+longspan_check_scalapack()
 
 message(STATUS "MPI: ${MPI_C_LIBRARIES}")
 message(STATUS "HDF5: ${LONGSPAN_HDF5_LIBRARY}")

@@ -3,6 +3,8 @@
  *   context.h    communicator, threads, errors
  *   tensor.h     tensors in HDF5, read and written by all ranks together
  *   attention.h  plan and execute
+ *   operator.h   W X and W^T Y, W never formed
+ *   svd.h        truncated SVD of W with a certificate
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -11,8 +13,10 @@
 
 #include <longspan/attention.h>
 #include <longspan/context.h>
+#include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>
+#include <longspan/svd.h>
 #include <longspan/tensor.h>
 
 #endif

@@ -37,6 +37,14 @@ static const lsp_command table[] = {
      "and a predicted time. The shape is that of [shape] when shape.n is given, else that of the input.\n"
      "Exit status 5 when the run does not fit into a node's memory.\n",
      LSP_TAKES_DECK, LSP_FOR_PLAN, lsp_plan_run},
+    {"svd", "truncated singular value decomposition of the attention matrix, with its error", "[DECK.ini]",
+     "For every head: the largest singular values of W = softmax(scale q k' + mask) and their vectors, "
+     "without\n"
+     "forming W; the error of the truncated matrix, from a certificate; how many singular values have 90, "
+     "99\n"
+     "and 99.9 % of the energy. Either attention.rank or attention.tolerance says how many. Writes\n"
+     "/singular_values, /u and /vt to output.file (which may be left out), a picture to report.plot.\n",
+     LSP_TAKES_DECK, LSP_FOR_SVD, lsp_svd_run},
     {"verify", "checks a stored output again: sampled rows, checksums", "[DECK.ini | FILE.h5]",
      "With the deck of an `attend` run: recomputes sampled rows from the inputs in double precision,\n"
      "compares them with those stored in output.file, and checks stored checksums. With an HDF5 file:\n"

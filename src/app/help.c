@@ -91,10 +91,11 @@ void lsp_help_version(void)
     (void)printf("longspan %s\n"
                  "MPI: %.*s\n"
                  "HDF5: %s\n"
+                 "ScaLAPACK: %s (when built)\n"
                  "BLAS: %s\n"
                  "Instruction set: %s\n"
                  "\n"
                  "License: BSD-3-Clause. There is no warranty, to the extent permitted by law.\n",
-                 lsp_version(), first_line, mpi, lsp_hdf5_version(), lsp_linalg_version(),
-                 lsp_isa_name(lsp_isa_best()));
+                 lsp_version(), first_line, mpi, lsp_hdf5_version(), lsp_scalapack_version(),
+                 lsp_linalg_version(), lsp_isa_name(lsp_isa_best()));
 }

@@ -16,9 +16,10 @@ static lsp_status refuse_pair(lsp_app *app, const char *what, const lsp_source *
                             lsp_format_shape(&b->shape, other), remedy);
 }
 
+/* Where values are not read, k stands for them. */
 static lsp_status check_shapes(lsp_app *app, const lsp_input *input)
 {
-    const lsp_source *q = &input->q, *k = &input->k, *v = &input->v;
+    const lsp_source *q = &input->q, *k = &input->k, *v = input->v.tensor ? &input->v : &input->k;
     const lsp_source *all[] = {q, k, v};
     static const char layout[] = "check the datasets and input.layout";
     for (int i = 0; i < 3; i++) {
@@ -45,10 +46,12 @@ lsp_status lsp_input_open(lsp_app *app, lsp_input *input)
     *input = (lsp_input){0};
     lsp_status status = lsp_source_open(app, LSP_KEY_INPUT_Q, &input->q);
     if (status == LSP_OK) status = lsp_source_open(app, LSP_KEY_INPUT_K, &input->k);
-    if (status == LSP_OK) status = lsp_source_open(app, LSP_KEY_INPUT_V, &input->v);
+    if (status == LSP_OK && app->command->uses != LSP_FOR_SVD)
+        status = lsp_source_open(app, LSP_KEY_INPUT_V, &input->v);
     if (status == LSP_OK) status = check_shapes(app, input);
     if (status != LSP_OK) return status;
-    const lsp_tensor_shape *q = &input->q.shape, *k = &input->k.shape, *v = &input->v.shape;
+    const lsp_tensor_shape *q = &input->q.shape, *k = &input->k.shape;
+    const lsp_tensor_shape *v = input->v.tensor ? &input->v.shape : k;
     lsp_attention_desc *desc = &input->desc;
     desc->batch = q->batch;
     desc->heads = q->heads;

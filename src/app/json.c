@@ -11,8 +11,7 @@
 
 enum { SCHEMA = 1 };
 
-/* JSON has no infinities: those become null. */
-static void add_number(cJSON *object, const char *name, double value)
+void lsp_json_add_number(cJSON *object, const char *name, double value)
 {
     if (isfinite(value)) {
         (void)cJSON_AddNumberToObject(object, name, value);
@@ -24,25 +23,25 @@ static void add_number(cJSON *object, const char *name, double value)
 cJSON *lsp_json_begin(const lsp_app *app)
 {
     cJSON *object = cJSON_CreateObject();
-    add_number(object, "schema", SCHEMA);
+    lsp_json_add_number(object, "schema", SCHEMA);
     (void)cJSON_AddStringToObject(object, "command", app->command->name);
     (void)cJSON_AddStringToObject(object, "version", lsp_version());
-    add_number(object, "ranks", app->layout.ranks);
-    add_number(object, "threads", app->layout.threads);
-    add_number(object, "nodes", app->layout.nodes);
+    lsp_json_add_number(object, "ranks", app->layout.ranks);
+    lsp_json_add_number(object, "threads", app->layout.threads);
+    lsp_json_add_number(object, "nodes", app->layout.nodes);
     return object;
 }
 
 void lsp_json_add_shape(cJSON *object, const lsp_attention_desc *desc)
 {
     cJSON *shape = cJSON_AddObjectToObject(object, "shape");
-    add_number(shape, "batch", (double)desc->batch);
-    add_number(shape, "heads", (double)desc->heads);
-    add_number(shape, "kv_heads", (double)desc->kv_heads);
-    add_number(shape, "n", (double)desc->n);
-    add_number(shape, "m", (double)desc->m);
-    add_number(shape, "d_k", (double)desc->d_k);
-    add_number(shape, "d_v", (double)desc->d_v);
+    lsp_json_add_number(shape, "batch", (double)desc->batch);
+    lsp_json_add_number(shape, "heads", (double)desc->heads);
+    lsp_json_add_number(shape, "kv_heads", (double)desc->kv_heads);
+    lsp_json_add_number(shape, "n", (double)desc->n);
+    lsp_json_add_number(shape, "m", (double)desc->m);
+    lsp_json_add_number(shape, "d_k", (double)desc->d_k);
+    lsp_json_add_number(shape, "d_v", (double)desc->d_v);
 }
 
 void lsp_json_add_checksum(cJSON *object, const char *name, uint64_t checksum)
@@ -59,39 +58,39 @@ void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result)
         return;
     }
     cJSON *verify = cJSON_AddObjectToObject(object, "verify");
-    add_number(verify, "rows", (double)result->rows);
-    add_number(verify, "max_rel_err", result->max_rel_err);
+    lsp_json_add_number(verify, "rows", (double)result->rows);
+    lsp_json_add_number(verify, "max_rel_err", result->max_rel_err);
     (void)cJSON_AddBoolToObject(verify, "passed", result->passed);
-    add_number(verify, "max_lse_err", result->max_lse_err);
-    add_number(verify, "tolerance", result->tolerance);
-    add_number(verify, "max_abs_score", result->max_abs_score);
+    lsp_json_add_number(verify, "max_lse_err", result->max_lse_err);
+    lsp_json_add_number(verify, "tolerance", result->tolerance);
+    lsp_json_add_number(verify, "max_abs_score", result->max_abs_score);
 }
 
 /* ---- a run of attention ------------------------------------------------------------------------------ */
 
-static void add_part(cJSON *object, const lsp_attention_desc *desc)
+void lsp_json_add_part(cJSON *object, const lsp_attention_desc *desc)
 {
     cJSON *part = cJSON_AddObjectToObject(object, "part");
-    add_number(part, "row_begin", (double)desc->row_begin);
-    add_number(part, "row_end", (double)desc->row_end);
-    add_number(part, "key_begin", (double)desc->key_begin);
-    add_number(part, "key_end", (double)desc->key_end);
+    lsp_json_add_number(part, "row_begin", (double)desc->row_begin);
+    lsp_json_add_number(part, "row_end", (double)desc->row_end);
+    lsp_json_add_number(part, "key_begin", (double)desc->key_begin);
+    lsp_json_add_number(part, "key_end", (double)desc->key_end);
 }
 
 static const char *const phase_names[LSP_PHASE_COUNT] = {"read",   "compute", "gather_exposed",
                                                          "verify", "write",   "total"};
 
-static void add_seconds(cJSON *object, const lsp_report *report)
+void lsp_json_add_phases(cJSON *object, const lsp_statistic *of)
 {
     cJSON *seconds = cJSON_AddObjectToObject(object, "seconds");
-    for (int i = 0; i < LSP_PHASE_COUNT; i++) add_number(seconds, phase_names[i], report->phases[i].max);
+    for (int i = 0; i < LSP_PHASE_COUNT; i++) lsp_json_add_number(seconds, phase_names[i], of[i].max);
     cJSON *phases = cJSON_AddObjectToObject(object, "phases");
     for (int i = 0; i < LSP_PHASE_COUNT; i++) {
         cJSON *phase = cJSON_AddObjectToObject(phases, phase_names[i]);
-        add_number(phase, "min", report->phases[i].min);
-        add_number(phase, "mean", report->phases[i].mean);
-        add_number(phase, "max", report->phases[i].max);
-        add_number(phase, "max_rank", report->phases[i].max_rank);
+        lsp_json_add_number(phase, "min", of[i].min);
+        lsp_json_add_number(phase, "mean", of[i].mean);
+        lsp_json_add_number(phase, "max", of[i].max);
+        lsp_json_add_number(phase, "max_rank", of[i].max_rank);
     }
 }
 
@@ -102,25 +101,25 @@ cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
     cJSON *object = lsp_json_begin(app);
     (void)cJSON_AddStringToObject(object, "isa", lsp_isa_name(report->isa));
     lsp_json_add_shape(object, desc);
-    add_part(object, desc);
+    lsp_json_add_part(object, desc);
     (void)cJSON_AddStringToObject(object, "method", "exact");
     (void)cJSON_AddStringToObject(object, "dtype", lsp_dtype_name(desc->compute));
     (void)cJSON_AddStringToObject(object, "rule", lsp_summary_rule(desc, text));
     (void)cJSON_AddStringToObject(object, "gather", lsp_gather_mode_name(report->estimate.gather));
     (void)cJSON_AddStringToObject(object, "partition", lsp_partition_kind_name(report->estimate.partition));
-    add_number(object, "head_groups", report->estimate.head_groups);
-    add_number(object, "panels", (double)report->estimate.panels);
-    add_number(object, "panel_rows", (double)report->estimate.panel_keys);
-    add_seconds(object, report);
-    add_number(object, "flops", report->flops);
-    add_number(object, "gflops", report->gflops);
-    add_number(object, "fma_peak_gflops", report->peak_gflops);
-    add_number(object, "efficiency", report->efficiency);
+    lsp_json_add_number(object, "head_groups", report->estimate.head_groups);
+    lsp_json_add_number(object, "panels", (double)report->estimate.panels);
+    lsp_json_add_number(object, "panel_rows", (double)report->estimate.panel_keys);
+    lsp_json_add_phases(object, report->phases);
+    lsp_json_add_number(object, "flops", report->flops);
+    lsp_json_add_number(object, "gflops", report->gflops);
+    lsp_json_add_number(object, "fma_peak_gflops", report->peak_gflops);
+    lsp_json_add_number(object, "efficiency", report->efficiency);
     cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
-    add_number(bytes, "gathered", report->received_all);
-    add_number(bytes, "peak_rss_max", (double)report->rss_max);
-    add_number(object, "empty_rows", (double)report->empty_rows);
-    add_number(object, "nonfinite", (double)report->nonfinite);
+    lsp_json_add_number(bytes, "gathered", report->received_all);
+    lsp_json_add_number(bytes, "peak_rss_max", (double)report->rss_max);
+    lsp_json_add_number(object, "empty_rows", (double)report->empty_rows);
+    lsp_json_add_number(object, "nonfinite", (double)report->nonfinite);
     lsp_json_add_verify(object, report->verified ? &report->verify : NULL);
     (void)cJSON_AddNullToObject(object, "certificate"); /* exact has none */
     if (report->output) {

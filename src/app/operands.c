@@ -29,8 +29,8 @@ static lsp_status refuse_nonfinite(lsp_app *app, const lsp_source *source, int64
                             source->dataset, source->file, count, index);
 }
 
-static lsp_status read_one(lsp_app *app, const lsp_source *source, const lsp_run *runs, int64_t count,
-                           const int64_t *heads, void *buffer, int64_t *nonfinite)
+lsp_status lsp_operands_read_source(lsp_app *app, const lsp_source *source, const lsp_run *runs,
+                                    int64_t count, const int64_t *heads, void *buffer, int64_t *nonfinite)
 {
     lsp_run *in_file = lsp_runs_map(runs, count, heads, 0);
     lsp_status status = LSP_OK;
@@ -67,14 +67,14 @@ lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp
     lsp_operands *o = operands;
     lsp_status status = allocate(app, input, lse, o);
     if (status == LSP_OK)
-        status =
-            read_one(app, &input->q, o->query_runs, o->query_run_count, input->heads, o->q, &o->nonfinite);
+        status = lsp_operands_read_source(app, &input->q, o->query_runs, o->query_run_count, input->heads,
+                                          o->q, &o->nonfinite);
     if (status == LSP_OK)
-        status =
-            read_one(app, &input->k, o->key_runs, o->key_run_count, input->kv_heads, o->k, &o->nonfinite);
+        status = lsp_operands_read_source(app, &input->k, o->key_runs, o->key_run_count, input->kv_heads,
+                                          o->k, &o->nonfinite);
     if (status == LSP_OK)
-        status =
-            read_one(app, &input->v, o->key_runs, o->key_run_count, input->kv_heads, o->v, &o->nonfinite);
+        status = lsp_operands_read_source(app, &input->v, o->key_runs, o->key_run_count, input->kv_heads,
+                                          o->v, &o->nonfinite);
     return status;
 }
 

@@ -16,6 +16,11 @@ typedef struct lsp_operands {
  * LSP_ERR_CONTENT unless compute.nonfinite = propagate. On failure too, lsp_operands_free is to be called. */
 lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands);
 
+/* Collective. Reads runs of one source, in heads of the description (mapped by `heads` to those of the file; NULL: the
+ * same) into buffer; adds NaN and Inf to *nonfinite, which are refused as above. */
+lsp_status lsp_operands_read_source(lsp_app *app, const lsp_source *source, const lsp_run *runs,
+                                    int64_t count, const int64_t *heads, void *buffer, int64_t *nonfinite);
+
 /* Local. */
 void lsp_operands_free(lsp_operands *operands);
 

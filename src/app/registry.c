@@ -4,12 +4,15 @@
 #include <string.h>
 
 #define EVERY  9.0e15 /* sizes: what a double holds exactly */
-#define RUNS   (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN)
-#define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE)
+#define VALUES (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN)
+#define RUNS   (VALUES | LSP_FOR_SVD)
+#define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD)
 #define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN | LSP_FOR_BENCH)
-#define DEALS  (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH)
+#define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH)
+#define DEALS  (GROUPS | LSP_FOR_SVD)
 #define ALL                                                                                                  \
-    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH)
+    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
+     LSP_FOR_SVD)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_INPUT_FILE] = {"input", "file", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
@@ -17,7 +20,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_INPUT_Q] = {"input", "q", LSP_OPTION_PATH, "/q", NULL, 0, 0, RUNS,
                          "queries: a dataset path in input.file, or FILE:/path"},
     [LSP_KEY_INPUT_K] = {"input", "k", LSP_OPTION_PATH, "/k", NULL, 0, 0, RUNS, "keys, likewise"},
-    [LSP_KEY_INPUT_V] = {"input", "v", LSP_OPTION_PATH, "/v", NULL, 0, 0, RUNS, "values, likewise"},
+    [LSP_KEY_INPUT_V] = {"input", "v", LSP_OPTION_PATH, "/v", NULL, 0, 0, VALUES, "values, likewise"},
     [LSP_KEY_INPUT_DOCUMENTS] = {"input", "documents", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
                                  "offsets from 0 to n: rows see keys of their own document only"},
     [LSP_KEY_INPUT_DOCUMENTS_K] = {"input", "documents_k", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
@@ -41,7 +44,9 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_OUTPUT_LSE] = {"output", "lse", LSP_OPTION_YESNO, "yes", NULL, 0, 0,
                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN,
                             "also the rows' log-sum-exp (/lse)"},
-    [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact", "exact", 0, 0, RUNS,
+    [LSP_KEY_OUTPUT_VECTORS] = {"output", "vectors", LSP_OPTION_YESNO, "yes", NULL, 0, 0, LSP_FOR_SVD,
+                                "also the singular vectors (/u, /vt)"},
+    [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact", "exact", 0, 0, VALUES,
                                   "how to compute"},
     [LSP_KEY_ATTENTION_MASK] = {"attention", "mask", LSP_OPTION_CHOICE, "none", "none|causal|window", 0, 0,
                                 RUNS | LSP_FOR_BENCH, "which keys a row sees"},
@@ -58,6 +63,23 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    "c: scores become c tanh(s/c); 0: off"},
     [LSP_KEY_ATTENTION_ALIBI] = {"attention", "alibi", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                  "subtract slope(head) x distance from scores"},
+    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_SVD,
+                                "singular values to keep; with a tolerance: at most"},
+    [LSP_KEY_ATTENTION_TOLERANCE] = {"attention", "tolerance", LSP_OPTION_REAL, "", NULL, 1e-300, 1,
+                                     LSP_FOR_SVD,
+                                     "relative Frobenius error that the least sufficient rank is sought for"},
+    [LSP_KEY_ATTENTION_SVD] = {"attention", "svd", LSP_OPTION_CHOICE, "krylov", "krylov|full", 0, 0,
+                               LSP_FOR_SVD,
+                               "krylov: never forms the matrix; full: forms it, for small sizes"},
+    [LSP_KEY_ATTENTION_OVERSAMPLE] = {"attention", "oversample", LSP_OPTION_INT, "16", NULL, 0, 1e6,
+                                      LSP_FOR_SVD, "svd = krylov: columns of a block besides rank"},
+    [LSP_KEY_ATTENTION_STEPS] = {"attention", "steps", LSP_OPTION_INT, "2", NULL, 0, 100, LSP_FOR_SVD,
+                                 "svd = krylov: steps after the first block"},
+    [LSP_KEY_ATTENTION_SEED] = {"attention", "seed", LSP_OPTION_INT, "0", NULL, 0, EVERY, LSP_FOR_SVD,
+                                "svd = krylov: seed of the start block"},
+    [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0,
+                                      LSP_FOR_SVD,
+                                      "mask = causal: rows of a truncated matrix see later keys, a little"},
     [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0,
                                RUNS | LSP_FOR_BENCH,
                                "type of the computation; the output is f64 for f64, otherwise f32"},
@@ -70,22 +92,26 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_COMPUTE_PANEL_ROWS] = {"compute", "panel_rows", LSP_OPTION_INT, "auto", "auto", 1, EVERY, DEALS,
                                     "keys of a panel, rounded up to whole key tiles"},
     [LSP_KEY_COMPUTE_HEAD_GROUPS] = {"compute", "head_groups", LSP_OPTION_INT, "auto", "auto", 1, 2147483647,
-                                     DEALS, "rank groups that share out the heads; divides the ranks"},
+                                     GROUPS, "rank groups that share out the heads; divides the ranks"},
     [LSP_KEY_COMPUTE_PARTITION] = {"compute", "partition", LSP_OPTION_CHOICE, "auto",
                                    "auto|contiguous|balanced|cyclic", 0, 0, DEALS,
                                    "how query rows are dealt to ranks (auto: as the mask asks)"},
     [LSP_KEY_COMPUTE_NONFINITE] = {"compute", "nonfinite", LSP_OPTION_CHOICE, "refuse", "refuse|propagate", 0,
-                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY, "NaN or Inf in the input"},
+                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                                   "NaN or Inf in the input"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
-                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH,
+                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD,
                              "rows recomputed in double precision; 0: none"},
     [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
-                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY,
+                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
                                   "largest relative error of a row (auto: by type and scores)"},
     [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, ALL,
                              "file to write the report to, as JSON"},
     [LSP_KEY_REPORT_PROGRESS] = {"report", "progress", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
-                                 LSP_FOR_ATTEND, "progress on standard error (auto: when it takes long)"},
+                                 LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                 "progress on standard error (auto: when it takes long)"},
+    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SVD,
+                             "PNG file for a picture of the spectra (by gnuplot)"},
     [LSP_KEY_SHAPE_BATCH] = {"shape", "batch", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "batches"},
     [LSP_KEY_SHAPE_HEADS] = {"shape", "heads", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "query heads"},
     [LSP_KEY_SHAPE_KV_HEADS] = {"shape", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,
@@ -107,7 +133,8 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_PLAN_RANKS_PER_NODE] = {"plan", "ranks_per_node", LSP_OPTION_INT, "auto", "auto", 1, 1e7,
                                      LSP_FOR_PLAN, "ranks on a node (auto: as here)"},
     [LSP_KEY_PLAN_MEMORY_PER_NODE] = {"plan", "memory_per_node", LSP_OPTION_BYTES, "auto", "auto", 1, 1e18,
-                                      LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH,
+                                      LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH |
+                                          LSP_FOR_SVD,
                                       "bytes, or as 64G (auto: what machine, cgroup and Slurm leave)"},
     [LSP_KEY_PLAN_BANDWIDTH] = {"plan", "bandwidth", LSP_OPTION_REAL, "12.5e9", NULL, 1, 1e18, LSP_FOR_PLAN,
                                 "of a node's link, bytes per second"},

@@ -60,6 +60,9 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text);
  * every rank has all the keys of its heads, on one rank above all. text: LSP_RULE_TEXT bytes. */
 const char *lsp_summary_keys(const lsp_estimate *estimate, int ranks, char *text);
 
+/* Local (rank 0). The table of seconds, [LSP_PHASE_COUNT]. */
+void lsp_summary_phases(const lsp_statistic *phases);
+
 /* ---- JSON ------------------------------------------------------------------------------------------ */
 
 /* Collective. Fails early (LSP_ERR_FILE) when report.json is given and cannot be written. */
@@ -70,6 +73,9 @@ lsp_status lsp_json_probe(lsp_app *app);
 cJSON *lsp_json_begin(const lsp_app *app);
 void lsp_json_add_shape(cJSON *object, const lsp_attention_desc *desc);
 void lsp_json_add_checksum(cJSON *object, const char *name, uint64_t checksum);
+void lsp_json_add_part(cJSON *object, const lsp_attention_desc *desc);
+void lsp_json_add_phases(cJSON *object, const lsp_statistic *phases);     /* [LSP_PHASE_COUNT] */
+void lsp_json_add_number(cJSON *object, const char *name, double value);  /* infinities and NaN become null */
 void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result); /* NULL: nothing was verified */
 
 /* Local. The report of a run of attention. */

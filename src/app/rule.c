@@ -109,17 +109,19 @@ static lsp_status take_mask(lsp_app *app, lsp_attention_desc *desc)
 static void take_compute(lsp_app *app, lsp_attention_desc *desc)
 {
     lsp_options *options = app->options;
-    (void)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD);   /* has one value so far */
+    if (app->command->uses != LSP_FOR_SVD)
+        (void)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD); /* has one value so far */
     static const lsp_dtype types[] = {LSP_BF16, LSP_F32, LSP_F64}; /* in the order of the option's choices */
     desc->compute = types[lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE)];
     desc->scale = lsp_options_real(options, LSP_KEY_ATTENTION_SCALE);
     desc->softcap = lsp_options_real(options, LSP_KEY_ATTENTION_SOFTCAP);
-    if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN))) return;
+    if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD))) return;
     desc->isa = (lsp_isa)lsp_options_choice(options, LSP_KEY_COMPUTE_ISA);
     desc->gather = (lsp_gather_mode)lsp_options_choice(options, LSP_KEY_COMPUTE_GATHER);
     desc->partition = (lsp_partition_kind)lsp_options_choice(options, LSP_KEY_COMPUTE_PARTITION);
     desc->panel_rows = lsp_options_int(options, LSP_KEY_COMPUTE_PANEL_ROWS);
-    desc->head_groups = (int)lsp_options_int(options, LSP_KEY_COMPUTE_HEAD_GROUPS);
+    if (app->command->uses != LSP_FOR_SVD)
+        desc->head_groups = (int)lsp_options_int(options, LSP_KEY_COMPUTE_HEAD_GROUPS);
 }
 
 static lsp_status take_slopes(lsp_app *app, lsp_input *input)

@@ -77,13 +77,13 @@ static void print_head(const lsp_app *app, const lsp_report *report)
                  lsp_summary_keys(e, l->ranks, keys));
 }
 
-static void print_phases(const lsp_report *report)
+void lsp_summary_phases(const lsp_statistic *phases)
 {
     static const char *const names[LSP_PHASE_COUNT] = {"read",   "compute", "exposed gather",
                                                        "verify", "write",   "total"};
     (void)printf("\n  %-16s %12s %12s %12s  %s\n", "seconds", "min", "mean", "max", "rank of max");
     for (int i = 0; i < LSP_PHASE_COUNT; i++) {
-        const lsp_statistic *s = &report->phases[i];
+        const lsp_statistic *s = &phases[i];
         (void)printf("  %-16s %12.4f %12.4f %12.4f  %11d\n", names[i], s->min, s->mean, s->max, s->max_rank);
     }
     (void)printf("\n");
@@ -150,7 +150,7 @@ void lsp_summary_unused(const lsp_app *app)
 void lsp_summary_print(lsp_app *app, const lsp_report *report)
 {
     print_head(app, report);
-    print_phases(report);
+    lsp_summary_phases(report->phases);
     print_result(report);
     lsp_summary_unused(app);
     print_notes(app, report);

@@ -64,6 +64,25 @@ typedef struct lsp_query_rows {
     void *sum; /* [rows] running sum */
 } lsp_query_rows;
 
+/* A tile of query rows, for W^T Y: in `tile`, k holds the scaled queries in strips (pack_k of what pack_queries gave)
+ * and v the rows of Y; first is the tile's first query row. An element of W is exp2(s - base_i) * weight_i, with base
+ * the row's final maximum and weight 1 / its sum: the same scores, to the bit, as in attend. Rows that are absent or
+ * see no key have base and weight 0. */
+typedef struct lsp_row_tile {
+    lsp_key_tile tile;
+    const void *base, *weight; /* [tile_keys], result type */
+} lsp_row_tile;
+
+/* Key rows that gather W^T Y. sight: the query rows that see the key, and position such that the distance to query
+ * row i is |position - i|. */
+typedef struct lsp_key_rows {
+    int64_t rows;
+    const void *k; /* [rows][k_depth], packed by pack_queries with factor 1 */
+    const lsp_sight *sight;
+    void *out;     /* [rows][d_v] running sum of w_ij Y_i */
+    void *squares; /* [rows] running sum of w_ij^2 */
+} lsp_key_rows;
+
 /* Running state of some rows: unnormalised output [rows][d_v], maxima in base-2 units (-inf at first), sums. */
 typedef struct lsp_row_state {
     void *out, *max, *sum;
@@ -110,6 +129,11 @@ typedef struct lsp_kernel {
     /* Advances the rows' state by one key tile. */
     void (*attend)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                    const lsp_query_rows *rows, void *scratch);
+
+    /* Adds to the key rows' sums what a tile of query rows gives them. NULL for bf16. A key row's bits
+     * depend on its own k, sight and sums and on the tile alone; as attend otherwise. */
+    void (*attend_transposed)(const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                              const lsp_row_tile *tile, const lsp_key_rows *keys, void *scratch);
 
     /* Adds the rows' recent state to their total and empties it. Rows whose recent state is empty stay as they are,
      * to the bit. */

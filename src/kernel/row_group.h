@@ -63,14 +63,14 @@ INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, doub
            bound - (double)max <= above && bound + (double)max <= range;
 }
 
-/* Adds row `row` to the group, unless it does not see the tile. */
-INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
-                          const lsp_score_rule *rule, const lsp_query_rows *rows, int64_t row)
+/* Adds row `row` to the group, whether or not it may keep its maximum, unless it does not see the tile: then false. */
+INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                           const lsp_query_rows *rows, int64_t row)
 {
     const lsp_sight *sight = &rows->sight[row];
     int64_t begin = lsp_max(sight->begin, tile->first) - tile->first;
     int64_t end = lsp_min(sight->end, tile->first + shape->tile_keys) - tile->first;
-    if (begin >= end) return;
+    if (begin >= end) return false;
     int r = group->rows++;
     if (r == 0) {
         group->begin = begin, group->end = end, group->same_sight = group->fused = true;
@@ -84,8 +84,18 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
     group->out[r] = (real *)rows->out + row * shape->d_v;
     group->max[r] = (real *)rows->max + row;
     group->sum[r] = (real *)rows->sum + row;
+    group->fused = group->fused && begin == 0 && end == shape->tile_keys;
+    return true;
+}
+
+/* Adds row `row` to the group, unless it does not see the tile. */
+INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                          const lsp_score_rule *rule, const lsp_query_rows *rows, int64_t row)
+{
+    if (!row_group_take(group, shape, tile, rows, row)) return;
+    int r = group->rows - 1;
     group->keep[r] = row_keeps(tile, rule, rows->norm[row], *group->max[r]);
-    group->fused = group->fused && group->keep[r] && begin == 0 && end == shape->tile_keys;
+    group->fused = group->fused && group->keep[r];
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */

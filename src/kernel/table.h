@@ -11,6 +11,7 @@
 #include "kernel/pack.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
+#include "kernel/tile_transpose.h"
 #include "kernel/tile_values.h"
 
 /* The tile height depends on widths and type alone: a packed tile of K and V stays within 1 MB up to the
@@ -78,8 +79,8 @@ static double fma_burst(int64_t iterations)
         .isa = VEC_ISA, .compute = BRAIN ? LSP_BF16 : LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES,        \
         .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
-        .query_norms = query_norms, .attend = attend, .fold = fold, .finish = finish,                        \
-        .fma_burst = fma_burst,                                                                              \
+        .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED, .fold = fold,  \
+        .finish = finish, .fma_burst = fma_burst,                                                            \
     }
 
 #endif

@@ -1,4 +1,4 @@
-/* Which BLAS is linked. SPDX-License-Identifier: BSD-3-Clause */
+/* Which BLAS and ScaLAPACK are linked. SPDX-License-Identifier: BSD-3-Clause */
 #include "linalg/version.h"
 
 #include <cblas.h>
@@ -6,4 +6,9 @@
 const char *lsp_linalg_version(void)
 {
     return openblas_get_config();
+}
+
+const char *lsp_scalapack_version(void)
+{
+    return LSP_SCALAPACK_VERSION;
 }

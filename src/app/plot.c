@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "app/plot.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const char *plot_file(const lsp_app *app)
+{
+    return lsp_options_text(app->options, LSP_KEY_REPORT_PLOT);
+}
+
+/* A name beside the picture's: gnuplot's commands, and what it has drawn so far. */
+static const char *beside(const lsp_app *app, const char *ending, char name[PATH_MAX])
+{
+    (void)snprintf(name, PATH_MAX, "%s.%ld.%s", plot_file(app), (long)getpid(), ending);
+    return name;
+}
+
+static bool is_in_path(const char *program)
+{
+    const char *path = getenv("PATH");
+    char name[PATH_MAX];
+    while (path && *path) {
+        size_t length = strcspn(path, ":");
+        (void)snprintf(name, sizeof name, "%.*s/%s", (int)length, path, program);
+        if (length > 0 && access(name, X_OK) == 0) return true;
+        path += length + (path[length] == ':');
+    }
+    return false;
+}
+
+static lsp_status fail_file(lsp_app *app, const char *what)
+{
+    return lsp_context_fail(app->ctx, LSP_ERR_FILE, "the picture %s cannot be %s: %s; check --report.plot",
+                            plot_file(app), what, strerror(errno));
+}
+
+lsp_status lsp_plot_probe(lsp_app *app)
+{
+    lsp_status status = LSP_OK;
+    if (*plot_file(app) && app->layout.rank == 0) {
+        char name[PATH_MAX];
+        FILE *stream = fopen(beside(app, "gp", name), "w");
+        if (!is_in_path("gnuplot")) {
+            status =
+                lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                 "report.plot = %s needs gnuplot, which is not in PATH; install it (Debian: "
+                                 "gnuplot-nox), or leave report.plot out",
+                                 plot_file(app));
+        } else if (!stream) {
+            status = fail_file(app, "created");
+        }
+        if (stream) {
+            (void)fclose(stream);
+            (void)unlink(name);
+        }
+    }
+    return lsp_context_agree(app->ctx, status);
+}
+
+/* Quoted as gnuplot wants it: a quote is doubled. */
+static void write_quoted(FILE *stream, const char *text)
+{
+    (void)fputc('\'', stream);
+    for (; *text; text++) {
+        if (*text == '\'') (void)fputc('\'', stream);
+        (void)fputc(*text, stream);
+    }
+    (void)fputc('\'', stream);
+}
+
+static bool write_commands(const char *script, const char *drawing, int width, int height,
+                           lsp_plot_fn commands, const void *user)
+{
+    FILE *stream = fopen(script, "w");
+    if (!stream) return false;
+    (void)fprintf(stream, "set terminal pngcairo size %d,%d font 'sans,11' background '#ffffff'\nset output ",
+                  width, height);
+    write_quoted(stream, drawing);
+    (void)fputc('\n', stream);
+    commands(stream, user);
+    bool written = ferror(stream) == 0;
+    return fclose(stream) == 0 && written;
+}
+
+/* Whether gnuplot ran and was content. */
+static bool run_gnuplot(const char *script)
+{
+    char program[] = "gnuplot", file[PATH_MAX];
+    (void)snprintf(file, sizeof file, "%s", script);
+    char *arguments[] = {program, file, NULL};
+    pid_t child = 0;
+    int ended = 0;
+    errno = posix_spawnp(&child, program, NULL, NULL, arguments, environ);
+    if (errno != 0) return false;
+    while (waitpid(child, &ended, 0) < 0)
+        if (errno != EINTR) return false;
+    return WIFEXITED(ended) && WEXITSTATUS(ended) == 0;
+}
+
+lsp_status lsp_plot_make(lsp_app *app, int width, int height, lsp_plot_fn commands, const void *user)
+{
+    lsp_status status = LSP_OK;
+    if (*plot_file(app) && app->layout.rank == 0) {
+        char script[PATH_MAX], drawing[PATH_MAX];
+        (void)beside(app, "gp", script);
+        (void)beside(app, "png", drawing);
+        if (!write_commands(script, drawing, width, height, commands, user))
+            status = fail_file(app, "prepared");
+        else if (!run_gnuplot(script))
+            status = lsp_context_fail(
+                app->ctx, LSP_ERR_FILE,
+                "gnuplot did not draw %s (its own message is above); leave report.plot out to "
+                "have the numbers alone",
+                plot_file(app));
+        else if (rename(drawing, plot_file(app)) != 0)
+            status = fail_file(app, "written");
+        (void)unlink(script);
+        if (status != LSP_OK) (void)unlink(drawing);
+    }
+    return lsp_context_agree(app->ctx, status);
+}

@@ -1,0 +1,43 @@
+/* Inside of the block Krylov method: the basis that grows, and what it is grown for.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_METHOD_KRYLOV_H
+#define LSP_METHOD_KRYLOV_H
+
+#include "linalg/grid.h"
+#include "method/operator.h"
+
+#include <longspan/svd.h>
+
+/* Orthonormal columns p [keys][width], and t = W p [rows][width]. */
+typedef struct lsp_krylov_block {
+    int64_t width;
+    double *p, *t;
+} lsp_krylov_block;
+
+/* One attempt with a rank. */
+typedef struct lsp_krylov {
+    lsp_context *ctx;
+    lsp_operator *op;
+    lsp_grid grid;
+    const lsp_svd_options *options;
+    int64_t n, m, rows, keys; /* of W; of this rank */
+    int64_t first_key;        /* of this rank */
+    int64_t rank, columns;    /* of a block at most */
+    bool last;                /* no other attempt will follow */
+    int64_t block_count, basis;
+    lsp_krylov_block *blocks; /* [steps + 1] */
+    double *q;                /* [rows][columns] orthonormal: what the next block starts from */
+    void *x, *y;              /* [keys][columns], [rows][columns] in the operator's type */
+    double eps;               /* of the operator's type */
+    double square;            /* ||W||_F^2 */
+    double done, all;         /* products */
+} lsp_krylov;
+
+/* Local. Records what there was no memory for. */
+lsp_status lsp_krylov_no_memory(lsp_krylov *j, const char *what);
+
+/* Collective. Fills j->blocks by options->steps steps, and j->square. x, y, q and blocks are allocated. Errors:
+ * LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT, LSP_ERR_RANK. */
+lsp_status lsp_krylov_grow(lsp_krylov *j);
+
+#endif
