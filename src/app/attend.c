@@ -1,6 +1,7 @@
 /* longspan attend: from Q, K and V in files to out and lse in a file.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
+#include "app/certificate.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
@@ -110,12 +111,13 @@ static lsp_status verify(attend_state *s)
     const lsp_operands *o = &s->operands;
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
     double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
-    if (rows == 0) return LSP_OK;
+    if (rows == 0) return lsp_certificate_make(app, &s->input.desc, o, rows, &s->report.certificate);
     double begin = lsp_clock();
     lsp_status status = lsp_verify_attention(app->ctx, &s->input.desc, o->query_runs, o->query_run_count,
                                              o->key_runs, o->key_run_count, o->q, o->k, o->v, o->out, o->lse,
                                              rows, 0, tolerance, &s->report.verify);
     s->report.verified = status == LSP_OK;
+    if (status == LSP_OK) status = lsp_certificate_make(app, &s->input.desc, o, rows, &s->report.certificate);
     s->report.seconds[LSP_PHASE_VERIFY] = lsp_clock() - begin;
     return status;
 }

@@ -86,7 +86,7 @@ lsp_status lsp_result_describe(lsp_app *app, const lsp_input *input, lsp_isa isa
                    {"m", d->m}};
     const struct {
         const char *name, *value;
-    } texts[] = {{"method", "exact"},
+    } texts[] = {{"method", lsp_method_name(d->method)},
                  {"rule", lsp_summary_rule(d, rule)},
                  {"heads", lsp_options_text(app->options, LSP_KEY_INPUT_HEADS)},
                  {"isa", lsp_isa_name(isa)}};

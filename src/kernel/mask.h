@@ -17,6 +17,7 @@ typedef struct lsp_mask {
     const int64_t *documents, *documents_k; /* offsets [document_count + 1]; NULL: none */
     int64_t document_count;
     const int64_t *key_lengths; /* [batch]; NULL: all m */
+    int64_t block_size;         /* rows of a block, which sees its share of the keys only; 0: one block */
 } lsp_mask;
 
 /* What one row sees: keys [begin, end) (empty: begin == end), and its position p among the keys (for
@@ -28,7 +29,10 @@ typedef struct lsp_sight {
 /* Local. Sight of row `row` (of the whole) in batch `batch`. begin and end do not decrease from one row to the next. */
 lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row);
 
-/* Local. Visible pairs of rows [begin, end) in batch `batch`, in closed form or O(documents). */
+/* Local. First key of the block that begins at row `row` (or, at the last row's end, m): floor(row m / n). */
+int64_t lsp_mask_block_key(const lsp_mask *mask, int64_t row);
+
+/* Local. Visible pairs of rows [begin, end) in batch `batch`, in closed form or O(documents + blocks). */
 double lsp_mask_pairs(const lsp_mask *mask, int64_t batch, int64_t begin, int64_t end);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "method/method.h"
 
 #include <string.h>
 
@@ -116,16 +117,16 @@ static bool list_keys(lsp_attention *plan)
     if (!plan->owned_first) return false;
     for (int r = 0; r <= p->group_ranks; r++)
         plan->owned_first[r] = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, plan->group, r));
-    int64_t row = plan->owned_first[plan->group_rank], end = plan->owned_first[plan->group_rank + 1];
-    plan->key_rows = end - row;
-    plan->key_runs = lsp_memory_alloc((end - row) / p->unit_keys + 2, sizeof *plan->key_runs);
+    plan->key_rows = plan->owned_first[plan->group_rank + 1] - plan->owned_first[plan->group_rank];
+    int64_t units = plan->unit_end - plan->unit_begin;
+    plan->key_runs = lsp_memory_alloc(units, sizeof *plan->key_runs);
     if (!plan->key_runs) return false;
-    while (row < end) {
-        int64_t unit = plan->unit_begin + row / p->unit_keys, offset = row % p->unit_keys;
-        int64_t count = lsp_min(end - row, p->unit_keys - offset);
-        plan->key_runs[plan->key_run_count++] =
-            (lsp_run){unit / d->kv_heads, unit % d->kv_heads, d->key_begin + offset, count};
-        row += count;
+    for (int64_t u = 0; u < units; u++) {
+        int64_t unit = plan->unit_begin + u, begin, end;
+        lsp_partition_owned_keys(p, plan->group, plan->group_rank, u, &begin, &end);
+        if (begin < end)
+            plan->key_runs[plan->key_run_count++] =
+                (lsp_run){unit / d->kv_heads, unit % d->kv_heads, begin, end - begin};
     }
     return true;
 }
@@ -290,6 +291,14 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
     lsp_memory_free(plan);
     *out = NULL;
     return LSP_OK;
+}
+
+lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void *k, const void *v, void *out,
+                                 void *lse, lsp_attention_stats *stats)
+{
+    lsp_method_arrays arrays = {q, k, v, out, lse};
+    lsp_attention_stats own;
+    return lsp_method_get(plan->problem.desc.method)->execute(plan, &arrays, stats ? stats : &own);
 }
 
 /* ---- questions --------------------------------------------------------------------------------- */

@@ -45,6 +45,7 @@ static double received_rows(const lsp_partition *p, int group, int r)
     int64_t own_end = lsp_partition_owned_tile(p, group, r + 1);
     if (p->gather == LSP_GATHER_ALL)
         return (double)((unit_end - unit_begin) * p->unit_keys - rows_of_tiles(p, own_begin, own_end));
+    if (p->key_cuts) return 0; /* nobody sees another's keys */
     double rows = 0;
     for (int64_t u = 0; u < unit_end - unit_begin; u++) {
         int64_t batch = (unit_begin + u) / d->kv_heads, first_tile = u * p->unit_tiles - p->first_tile;

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "method/attention.h"
+#include "method/method.h"
 
 #include <math.h>
 #include <omp.h>
@@ -183,9 +184,8 @@ static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thr
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_query_matrix *matrix = &plan->matrices[w->matrix_begin + task / w->chunks];
     int64_t begin = task % w->chunks * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
-    int64_t unit_tile = matrix->unit * plan->partition.unit_tiles;
-    int64_t tile_begin = lsp_max(w->tile_begin, unit_tile);
-    int64_t tile_end = lsp_min(w->tile_end, unit_tile + plan->partition.unit_tiles);
+    int64_t tile_begin = w->tile_begin, tile_end = w->tile_end;
+    lsp_partition_clip(&plan->partition, matrix->unit, &tile_begin, &tile_end);
     int64_t low = lsp_partition_tile(&plan->partition, tile_begin).begin;
     int64_t high = lsp_partition_tile(&plan->partition, tile_end - 1).end;
     if (!may_see(plan, matrix->batch, begin, rows, low, high)) return 0;
@@ -198,10 +198,10 @@ static double run_task(const pass *p, const panel_work *w, int64_t task, lsp_thr
     lsp_query_rows state = {rows, room->q, room->norm, room->sight, recent.out, recent.max, recent.sum};
     lsp_score_rule rule = rule_of(d, matrix->head);
     for (int64_t t = tile_begin; t < tile_end; t++) {
-        int64_t first = lsp_partition_tile(&plan->partition, t).first, index = t - w->tile_begin;
+        lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
+        int64_t first = place.first, index = t - w->tile_begin;
         /* Sights never go back: the chunk's ends tell whether any row sees the tile. */
-        if (room->sight[0].begin >= first + plan->shape.tile_keys || room->sight[rows - 1].end <= first)
-            continue;
+        if (room->sight[0].begin >= place.end || room->sight[rows - 1].end <= place.begin) continue;
         if (plan->recent.out && first % (LSP_FOLD_TILES * plan->shape.tile_keys) == 0)
             plan->kernel->fold(d->d_v, rows, &recent, &total);
         lsp_key_tile tile = {packed_tile_k(plan, index),
@@ -249,13 +249,16 @@ static void compute_panel(pass *p, lsp_panel panel)
 
 /* ---- the whole --------------------------------------------------------------------------------- */
 
-lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void *k, const void *v, void *out,
-                                 void *lse, lsp_attention_stats *stats)
+lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats)
 {
     double begin = lsp_clock();
-    pass p = {.plan = plan, .q = q, .out = out, .lse = lse, .factor = plan->problem.desc.scale * LOG2_E};
+    pass p = {.plan = plan,
+              .q = arrays->q,
+              .out = arrays->out,
+              .lse = arrays->lse,
+              .factor = plan->problem.desc.scale * LOG2_E};
     lsp_panel panel;
-    lsp_status status = lsp_gather_start(plan->gather, k, v);
+    lsp_status status = lsp_gather_start(plan->gather, arrays->k, arrays->v);
     reset_state(&p);
     while (status == LSP_OK && lsp_gather_next(plan->gather, &panel, &status)) {
         compute_panel(&p, panel);
@@ -263,14 +266,14 @@ lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void 
     }
     if (status == LSP_OK) p.empty_rows = finish_rows(&p);
     if (status == LSP_OK) status = lsp_gather_finish(plan->gather);
-    if (stats) {
-        double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);
-        *stats = (lsp_attention_stats){.seconds_total = total,
-                                       .seconds_compute = total - waited,
-                                       .seconds_gather_exposed = waited,
-                                       .bytes_received = lsp_gather_bytes_received(plan->gather),
-                                       .pairs = p.pairs_done,
-                                       .empty_rows = p.empty_rows};
-    }
+    double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);
+    *stats = (lsp_attention_stats){.seconds_total = total,
+                                   .seconds_compute = total - waited,
+                                   .seconds_gather_exposed = waited,
+                                   .bytes_received = lsp_gather_bytes_received(plan->gather),
+                                   .pairs = p.pairs_done,
+                                   .empty_rows = p.empty_rows};
     return lsp_context_agree(plan->ctx, status);
 }
+
+const lsp_method_ops lsp_method_exact = {.name = "exact", .execute = lsp_exact_execute};

@@ -10,6 +10,29 @@
 
 enum { BLOCK = 1024 }; /* keys summed on their own first, so that the error does not grow with m */
 
+/* floor(row * m / n) without the product, which may have 80 bits: long division by its binary digits. */
+static int64_t share_of(const lsp_attention_desc *desc, int64_t row)
+{
+    int64_t quotient = 0, rest = 0;
+    for (int bit = 62; bit >= 0; bit--) {
+        quotient *= 2;
+        rest *= 2;
+        if (desc->m >> bit & 1) rest += row;
+        quotient += rest / desc->n;
+        rest %= desc->n;
+    }
+    return quotient;
+}
+
+/* Blocks are counted from row 0 in steps of block_size. */
+static void cut_to_block(const lsp_attention_desc *desc, lsp_reference_row *row)
+{
+    int64_t begin = row->row / desc->block_size * desc->block_size;
+    int64_t end = desc->n - begin < desc->block_size ? desc->n : begin + desc->block_size;
+    row->first = lsp_max(row->first, share_of(desc, begin));
+    row->stop = lsp_min(row->stop, share_of(desc, end));
+}
+
 void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row)
 {
     /* A document is a piece of its own, with its own first row and key. Keys beyond the key length do not
@@ -29,6 +52,9 @@ void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row)
     row->position = key_begin + inside;
     row->first = lsp_max(key_begin, desc->key_begin);
     row->stop = lsp_min(key_end, desc->key_end);
+    if (desc->method == LSP_METHOD_BLOCK) cut_to_block(desc, row);
+    row->kept_first = row->first;
+    row->kept_stop = row->stop;
     row->kv_head =
         desc->kv_head_of ? desc->kv_head_of[row->head] : row->head / (desc->heads / desc->kv_heads);
 }
@@ -136,6 +162,7 @@ void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *
             norm += term * term;
         }
         block[LSP_SUM_WEIGHT] += weight;
+        if (at.key < row->kept_first || at.key >= row->kept_stop) block[LSP_SUM_DROPPED] += weight;
         if (isfinite(norm)) block[LSP_SUM_SPREAD] += norm;
         if (weight > 0) block[LSP_SUM_SIZE] += weight * size;
         if (++in_block == BLOCK) {

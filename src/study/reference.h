@@ -18,9 +18,10 @@ typedef struct lsp_reference_keys {
 typedef struct lsp_reference_row {
     int64_t batch, head, row;
     int64_t kv_head;
-    int64_t first, stop; /* keys of its document, within the key length and the selection */
-    int64_t position;    /* of the row among the keys */
-    const double *q;     /* [d_k] */
+    int64_t first, stop; /* keys of its document and block, within the key length and the selection */
+    int64_t kept_first, kept_stop; /* the same, unless a caller wants the weight outside of other limits */
+    int64_t position;              /* of the row among the keys */
+    const double *q;               /* [d_k] */
 } lsp_reference_row;
 
 /* What the first pass over the keys finds. */
@@ -33,13 +34,14 @@ typedef struct lsp_reference_peak {
 
 /* Sums of the second pass over w = exp(score - top), followed by the weighted V row [d_v]. */
 enum {
-    LSP_SUM_WEIGHT = 0, /* w */
-    LSP_SUM_SPREAD = 1, /* w^2 ||v||^2 */
-    LSP_SUM_SIZE = 2,   /* w times the size of what the score was added up from */
-    LSP_SUM_VALUES = 3
+    LSP_SUM_WEIGHT = 0,  /* w */
+    LSP_SUM_SPREAD = 1,  /* w^2 ||v||^2 */
+    LSP_SUM_SIZE = 2,    /* w times the size of what the score was added up from */
+    LSP_SUM_DROPPED = 3, /* w of keys outside of kept_first to kept_stop */
+    LSP_SUM_VALUES = 4
 };
 
-/* Local. Fills kv_head, first, stop and position from batch, head and row. */
+/* Local. Fills all but q from batch, head and row. */
 void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row);
 
 /* Local. Whether the row sees key `key`. */
