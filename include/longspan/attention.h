@@ -36,7 +36,8 @@ typedef enum lsp_partition_kind {
 
 typedef enum lsp_method {
     LSP_METHOD_EXACT = 0,
-    LSP_METHOD_BLOCK = 1 /* rows see the keys of their own block of the sequence only */
+    LSP_METHOD_BLOCK = 1, /* rows see the keys of their own block of the sequence only */
+    LSP_METHOD_TOPK = 2   /* rows keep their k largest weights (see topk.h) */
 } lsp_method;
 
 /* Local. Names as in decks and reports ("avx512", "panels", ...); parse functions return false for an
@@ -79,6 +80,11 @@ typedef struct lsp_attention_desc {
     /* LSP_METHOD_BLOCK: rows of a block, 1 to n; the last block may be short. Rows [b s, e) with
      * e = min((b + 1) s, n) see keys [floor(b s m / n), floor(e m / n)), as far as the mask shows them. */
     int64_t block_size;
+    /* LSP_METHOD_TOPK: weights that a row keeps, 1 or more, those of the largest scores; of equal ones the lower
+     * keys. Rows that see fewer keys keep all. They stay as the softmax over all keys gave them, unless renormalize
+     * makes them add up to 1. lse is that of all keys. Memory: for each row 8 bytes (f64: 12) times 1.5 topk. */
+    int64_t topk;
+    bool renormalize;
 
     lsp_isa isa; /* LSP_ISA_AUTO: the best that every rank has */
     lsp_gather_mode gather;

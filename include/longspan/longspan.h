@@ -3,6 +3,7 @@
  *   context.h    communicator, threads, errors
  *   tensor.h     tensors in HDF5, read and written by all ranks together
  *   attention.h  plan and execute
+ *   topk.h       what the method topk kept
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -14,5 +15,6 @@
 #include <longspan/status.h>
 #include <longspan/study.h>
 #include <longspan/tensor.h>
+#include <longspan/topk.h>
 
 #endif

@@ -19,7 +19,10 @@ typedef struct lsp_verify_result {
     double max_lse_err;   /* |lse - reference|, absolute, over sampled rows */
     double tolerance;     /* that was applied (the largest, when each row has its own) */
     double max_abs_score; /* largest |score| met (natural units) */
-    int64_t worst[3];     /* batch, head, row of max_rel_err */
+    int64_t
+        near_ties; /* method topk: rows where scores about the k-th are too near to tell in the computing type
+                             which belong to it; those rows may differ by as much as that changes them */
+    int64_t worst[3]; /* batch, head, row of max_rel_err */
     bool passed;
 } lsp_verify_result;
 

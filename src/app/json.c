@@ -66,6 +66,7 @@ void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result)
     add_number(verify, "max_lse_err", result->max_lse_err);
     add_number(verify, "tolerance", result->tolerance);
     add_number(verify, "max_abs_score", result->max_abs_score);
+    add_number(verify, "near_ties", (double)result->near_ties);
 }
 
 /* ---- a run of attention ------------------------------------------------------------------------------ */

@@ -116,6 +116,12 @@ static lsp_status take_method(lsp_app *app, lsp_attention_desc *desc)
         if (status != LSP_OK) return status;
         desc->block_size = lsp_options_int(options, LSP_KEY_ATTENTION_BLOCK_SIZE);
     }
+    if (desc->method == LSP_METHOD_TOPK) {
+        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_TOPK);
+        if (status != LSP_OK) return status;
+        desc->topk = lsp_options_int(options, LSP_KEY_ATTENTION_TOPK);
+        desc->renormalize = lsp_options_yes(options, LSP_KEY_ATTENTION_RENORMALIZE);
+    }
     return LSP_OK;
 }
 

@@ -31,6 +31,9 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text)
         break;
     }
     if (desc->method == LSP_METHOD_BLOCK) append(text, ", blocks of %" PRId64 " rows", desc->block_size);
+    if (desc->method == LSP_METHOD_TOPK)
+        append(text, ", top %" PRId64 " of each row%s", desc->topk,
+               desc->renormalize ? ", renormalised" : "");
     if (desc->documents) append(text, ", %" PRId64 " documents", desc->document_count);
     if (desc->key_lengths) append(text, ", key lengths");
     if (desc->scale != 0) append(text, ", scale %g", desc->scale);
@@ -109,6 +112,11 @@ static void print_result(const lsp_report *report)
         (void)printf("  verify   %" PRId64
                      " rows in double precision: relative error %.2e at most (tolerance %.1e)\n",
                      report->verify.rows, report->verify.max_rel_err, report->verify.tolerance);
+        if (report->verify.near_ties > 0)
+            (void)printf("  ties     %" PRId64
+                         " of them have scores about the k-th that %s cannot tell apart, and may "
+                         "differ by what that changes\n",
+                         report->verify.near_ties, lsp_dtype_name(report->input->desc.compute));
     }
     lsp_certificate_print(&report->certificate);
     if (report->output) {

@@ -66,6 +66,18 @@ int64_t lsp_mask_block_key(const lsp_mask *mask, int64_t row)
     return (int64_t)((wide)row * mask->m / mask->n);
 }
 
+bool lsp_mask_parts(const lsp_mask *mask, int64_t begin, int64_t end)
+{
+    if (mask->block_size <= 0 || begin + 1 >= lsp_min(end, mask->m)) return false;
+    /* The first row of a block whose first key is after `begin`: block_key(row) > begin. */
+    __extension__ typedef __int128 wide;
+    wide row = (wide)(begin + 1) * mask->n; /* row m >= (begin + 1) n */
+    int64_t first = (int64_t)((row + mask->m - 1) / mask->m);
+    wide block = (first + mask->block_size - 1) / mask->block_size;
+    if (block * mask->block_size >= mask->n) return false;
+    return lsp_mask_block_key(mask, (int64_t)block * mask->block_size) < end;
+}
+
 /* The part of a span that the block of row `row` shows: its rows, and the limits of what they see. Limits of
  * later blocks are never lower. */
 static span block_part(const lsp_mask *mask, span s, int64_t row)

@@ -5,6 +5,7 @@
 #define LSP_KERNEL_MASK_H
 
 #include <longspan/attention.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Everything that decides visibility, of one attention. Pointers are owned by whoever made it. */
@@ -31,6 +32,9 @@ lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row);
 
 /* Local. First key of the block that begins at row `row` (or, at the last row's end, m): floor(row m / n). */
 int64_t lsp_mask_block_key(const lsp_mask *mask, int64_t row);
+
+/* Local. Whether some block ends between keys begin and end, so that rows see one part of them alone. */
+bool lsp_mask_parts(const lsp_mask *mask, int64_t begin, int64_t end);
 
 /* Local. Visible pairs of rows [begin, end) in batch `batch`, in closed form or O(documents + blocks). */
 double lsp_mask_pairs(const lsp_mask *mask, int64_t batch, int64_t begin, int64_t end);

@@ -151,6 +151,7 @@ bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
 static bool allocate_state(lsp_attention *plan, size_t element)
 {
     int64_t rows = plan->query_rows;
+    if (lsp_method_get(plan->problem.desc.method)->prepare) return true;
     plan->max = lsp_memory_alloc(rows, element);
     plan->sum = lsp_memory_alloc(rows, element);
     if (!plan->max || !plan->sum) return false;
@@ -194,18 +195,18 @@ static bool panel_needed(const void *user, int64_t panel, int rank)
                               plan->panel_tiles[panel + 1]);
 }
 
-static lsp_status create_gather(lsp_attention *plan)
+lsp_status lsp_attention_create_gather(lsp_attention *plan, bool keys, bool values, lsp_gather **gather)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
     lsp_gather_desc desc = {.mode = plan->partition.gather,
                             .panels = plan->panels,
                             .panel_count = plan->panel_count,
                             .owned_first = plan->owned_first,
-                            .k_row_bytes = d->d_k * (int64_t)lsp_dtype_size(d->k_type),
-                            .v_row_bytes = d->d_v * (int64_t)lsp_dtype_size(d->v_type),
+                            .k_row_bytes = keys ? d->d_k * (int64_t)lsp_dtype_size(d->k_type) : 0,
+                            .v_row_bytes = values ? d->d_v * (int64_t)lsp_dtype_size(d->v_type) : 0,
                             .needed = panel_needed,
                             .needed_user = plan};
-    return lsp_gather_create(plan->ctx, plan->group, &desc, &plan->gather);
+    return lsp_gather_create(plan->ctx, plan->group, &desc, gather);
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */
@@ -247,7 +248,10 @@ static lsp_status settle(lsp_attention *plan)
                                           p->ranges[i].end);
     if (status == LSP_OK) status = allocate(plan);
     status = lsp_context_agree(ctx, status);
-    return status == LSP_OK ? create_gather(plan) : status;
+    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    if (status == LSP_OK)
+        status = lsp_attention_create_gather(plan, true, !method->keys_alone, &plan->gather);
+    return status == LSP_OK && method->prepare ? method->prepare(plan) : status;
 }
 
 lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
@@ -274,6 +278,8 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
 {
     lsp_attention *plan = out ? *out : NULL;
     if (!plan) return LSP_OK;
+    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    if (method && method->release) method->release(plan);
     lsp_gather_destroy(&plan->gather);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
         lsp_memory_free(plan->rooms[t].q);

@@ -1,6 +1,7 @@
 /* What an execution costs, from the partition alone. SPDX-License-Identifier: BSD-3-Clause */
 #include "base/checked.h"
 #include "method/attention.h"
+#include "method/method.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -96,8 +97,10 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
             f.panels = lsp_ceil_div(f.panels, lsp_min(ranks_per_node, p->group_ranks));
     }
     f.packed = p->panel_tiles * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
-    int64_t state = lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2; /* numbers a row */
-    f.work = state * rows * element +
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    int64_t state = (lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2) * element; /* of a row */
+    if (method->row_bytes) state = method->row_bytes(p->problem, kernel);
+    f.work = state * rows +
              threads * (chunk * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
                         (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;

@@ -239,11 +239,11 @@ uint64_t lsp_problem_hash(const lsp_problem *p)
 {
     const lsp_attention_desc *d = &p->desc;
     const int64_t whole[] = {
-        d->batch,        d->heads,          d->kv_heads,  d->n,         d->m,         d->d_k,
-        d->d_v,          d->row_begin,      d->row_end,   d->key_begin, d->key_end,   d->q_type,
-        d->k_type,       d->v_type,         d->compute,   d->mask,      d->align,     d->window_left,
-        d->window_right, d->document_count, d->isa,       d->gather,    d->partition, d->panel_rows,
-        d->head_groups,  d->method,         d->block_size};
+        d->batch,        d->heads,          d->kv_heads,   d->n,         d->m,          d->d_k,
+        d->d_v,          d->row_begin,      d->row_end,    d->key_begin, d->key_end,    d->q_type,
+        d->k_type,       d->v_type,         d->compute,    d->mask,      d->align,      d->window_left,
+        d->window_right, d->document_count, d->isa,        d->gather,    d->partition,  d->panel_rows,
+        d->head_groups,  d->method,         d->block_size, d->topk,      d->renormalize};
     const double real[] = {d->scale, d->softcap};
     uint64_t hash = mix(0xcbf29ce484222325u, whole, sizeof whole);
     hash = mix(hash, real, sizeof real);

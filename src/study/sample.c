@@ -86,6 +86,8 @@ void lsp_sample_free(lsp_sample *s)
     lsp_memory_free(s->owned);
     lsp_memory_free(s->q);
     lsp_memory_free(s->met);
+    lsp_memory_free(s->held);
+    lsp_memory_free(s->cuts);
     lsp_memory_free(s->peaks);
     lsp_memory_free(s->sums);
     lsp_memory_free(s->scratch);
@@ -101,10 +103,13 @@ static lsp_status sample_alloc(lsp_sample *s)
     s->owned = lsp_memory_zalloc(s->count, (size_t)s->owned_count * sizeof *s->owned);
     s->q = lsp_memory_zalloc(s->count, (size_t)desc->d_k * sizeof *s->q);
     s->met = lsp_memory_zalloc(s->count, 2 * sizeof *s->met);
+    s->held = lsp_memory_zalloc(s->count, sizeof *s->held);
+    s->cuts = lsp_memory_zalloc(s->count, sizeof *s->cuts);
     s->peaks = lsp_memory_zalloc(s->count, LSP_PEAK_VALUES * sizeof *s->peaks);
     s->sums = lsp_memory_zalloc(s->count, (size_t)s->sums_count * sizeof *s->sums);
     s->scratch = lsp_memory_alloc(s->ctx->layout.threads, (size_t)s->scratch_count * sizeof *s->scratch);
-    if (s->rows && s->owned && s->q && s->met && s->peaks && s->sums && s->scratch) return LSP_OK;
+    if (s->rows && s->owned && s->q && s->met && s->held && s->cuts && s->peaks && s->sums && s->scratch)
+        return LSP_OK;
     return lsp_context_fail(s->ctx, LSP_ERR_LIMIT,
                             "verify: rank %d has no memory for %" PRId64 " sampled rows; sample fewer",
                             s->ctx->layout.rank, s->count);
@@ -185,6 +190,8 @@ static lsp_status first_pass(lsp_sample *s)
         peaks[LSP_PEAK_TOP] = peak.score;
         peaks[LSP_PEAK_MAGNITUDE] = peak.magnitude;
         peaks[LSP_PEAK_BROKEN] = peak.broken;
+        peaks[LSP_PEAK_SIZE] = peak.size;
+        s->held[i] = peak.keys;
         s->met[2 * i] = (uint64_t)peak.keys;
         for (int64_t key = begin; key < end; key++)
             s->met[2 * i + 1] += lsp_reference_sees(&s->desc, &s->rows[i], key);
@@ -225,6 +232,7 @@ static lsp_status second_pass(lsp_sample *s)
 lsp_status lsp_sample_compute(lsp_sample *s)
 {
     lsp_status status = first_pass(s);
+    if (status == LSP_OK && s->desc.method == LSP_METHOD_TOPK) status = lsp_sample_cut(s);
     return status == LSP_OK ? second_pass(s) : status;
 }
 

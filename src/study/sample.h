@@ -13,7 +13,13 @@
 enum { LSP_OWNERS = 0, LSP_OWNED_HAS_LSE = 1, LSP_OWNED_LSE = 2, LSP_OWNED_VALUES = 3 };
 
 /* Maxima over ranks of the first pass. */
-enum { LSP_PEAK_TOP = 0, LSP_PEAK_MAGNITUDE = 1, LSP_PEAK_BROKEN = 2, LSP_PEAK_VALUES = 3 };
+enum {
+    LSP_PEAK_TOP = 0,
+    LSP_PEAK_MAGNITUDE = 1,
+    LSP_PEAK_BROKEN = 2,
+    LSP_PEAK_SIZE = 3,
+    LSP_PEAK_VALUES = 4
+};
 
 typedef struct lsp_sample {
     lsp_context *ctx;
@@ -24,6 +30,8 @@ typedef struct lsp_sample {
     uint64_t *owned;         /* [count][LSP_OWNED_VALUES + d_k + d_v] */
     double *q;               /* [count][d_k] */
     uint64_t *met;           /* [count][2] visible keys held by ranks, and how many there are */
+    int64_t *held;           /* [count] visible keys that this rank holds */
+    lsp_reference_cut *cuts; /* [count] with method topk: where the kept keys end */
     double *peaks;           /* [count][LSP_PEAK_VALUES] */
     double *sums;            /* [count][LSP_SUM_VALUES + d_v] */
     double *scratch;         /* [threads][scratch_count] */
@@ -45,6 +53,9 @@ lsp_status lsp_sample_make(lsp_context *ctx, const lsp_attention_desc *desc, con
 
 /* Collective. Fills peaks and sums over all keys that the rows see. */
 lsp_status lsp_sample_compute(lsp_sample *sample);
+
+/* Collective. With method topk, between the two passes of lsp_sample_compute: the rows' cuts (study/cut.c). */
+lsp_status lsp_sample_cut(lsp_sample *sample);
 
 /* Local. What row i is. */
 lsp_reference_kind lsp_sample_kind(const lsp_sample *sample, int64_t i);

@@ -96,7 +96,7 @@ class Block(Case):
     def test_bits(self):
         source = self.path("in.h5")
         write_input(source, *operands((3, 1337, 40), (3, 1200, 40), seed=9, reach=9))
-        for isa in isas():
+        for isa, dtype in [(isa, "f32") for isa in isas()] + [(isas()[-1], "f64")]:
             seen = set()
             for ranks, threads, compute in (
                 (1, 1, {}),
@@ -112,13 +112,14 @@ class Block(Case):
                     source,
                     ranks,
                     compute__isa=isa,
+                    compute__dtype=dtype,
                     compute__threads=threads,
                     attention__method="block",
                     attention__block_size=190,
                     **compute,
                 )
                 seen.add((text(result["out"][1]), text(result["lse"][1])))
-            self.assertEqual(len(seen), 1, isa)
+            self.assertEqual(len(seen), 1, f"{isa} {dtype}: {seen}")
 
     def test_no_traffic_when_ranks_own_blocks(self):
         """Whatever the block's size: keys lie with the rows. With blocks cut by ranks they travel."""

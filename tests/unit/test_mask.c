@@ -212,6 +212,18 @@ static void mask_ends_at_blocks(void **state)
         mask.key_end = 8;
         check_rules(mask, 5);
     }
+    for (int64_t block = 1; block <= 15; block++)
+        for (int64_t m = 1; m <= 20; m++) {
+            lsp_mask mask = plain(14, m);
+            mask.block_size = block;
+            for (int64_t begin = 0; begin < m; begin++)
+                for (int64_t end = begin + 1; end <= m + 3; end++) {
+                    bool parts = false;
+                    for (int64_t row = block; row < 14; row += block)
+                        parts = parts || (row * m / 14 > begin && row * m / 14 < end && row * m / 14 < m);
+                    assert_int_equal(lsp_mask_parts(&mask, begin, end), parts);
+                }
+        }
     lsp_mask huge = plain((int64_t)1 << 40, ((int64_t)1 << 40) - 1);
     huge.block_size = ((int64_t)1 << 39) + 1;
     lsp_sight sight = lsp_mask_sight(&huge, 0, huge.n - 1);
