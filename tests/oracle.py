@@ -65,8 +65,19 @@ def softmax_rows(scores, visible, v):
     return out, lse
 
 
-def attend_head(q, k, v, rows, keys, rule):
-    """One head of one sequence: (out, lse) of the given rows over the given keys."""
+def block_shows(rows, keys, n, m, block_size):
+    """[rows, keys] whether a key lies in the row's block: rows [b s, e) with e = min((b + 1) s, n) see keys
+    [floor(b s m / n), floor(e m / n)) of the whole sequence."""
+    shows = np.zeros((len(rows), len(keys)), bool)
+    for i, row in enumerate(rows):
+        begin = int(row) // block_size * block_size
+        end = min(begin + block_size, n)
+        shows[i] = (keys >= begin * m // n) & (keys < end * m // n)
+    return shows
+
+
+def attend_head(q, k, v, rows, keys, rule, shows=True):
+    """One head of one sequence: (out, lse) of the given rows over the given keys, where `shows` too."""
     n, m = len(q), len(k)
     chosen = np.zeros(m, bool)
     chosen[keys] = True
@@ -75,7 +86,7 @@ def attend_head(q, k, v, rows, keys, rule):
     if rule["softcap"]:
         scores = rule["softcap"] * np.tanh(scores / rule["softcap"])
     scores = scores - rule["slope"] * np.abs(position[:, None] - np.arange(m)[None, :])
-    return softmax_rows(scores, visible & chosen, v)
+    return softmax_rows(scores, visible & chosen & shows, v)
 
 
 def attention(
@@ -95,13 +106,14 @@ def attention(
     heads=None,
     rows=None,
     keys=None,
+    block_size=None,
 ):
     """(out, lse) as double arrays shaped like q with d_v last, and like q without the last axis.
 
     q [n, d_k], [H_q, n, d_k] or [B, H_q, n, d_k]; k and v with m rows and H_kv heads. documents: offsets
     over rows, documents_k over keys. key_lengths [B]: keys of each batch. heads: list of query heads,
     rows and keys: (begin, end); a part of the result, positions as in the whole. Keys outside `keys`
-    hide, so the parts over disjoint keys merge to the whole.
+    hide, so the parts over disjoint keys merge to the whole. block_size: rows see the keys of their block only.
     """
     q4, k4, v4 = (as_bhnd(np.asarray(x, np.float64)) for x in (q, k, v))
     batch, query_heads, n, d_k = q4.shape
@@ -138,7 +150,10 @@ def attention(
                 seen_keys = np.arange(max(k0, first_key), min(k1, end_key)) - k0
                 for r in range(max(r0, first_row), min(r1, end_row), BLOCK_ROWS):
                     r_end = min(r + BLOCK_ROWS, r1, end_row)
-                    part = attend_head(qd, kd, vd, np.arange(r, r_end) - r0, seen_keys, rule)
+                    shows = True
+                    if block_size is not None:
+                        shows = block_shows(np.arange(r, r_end), np.arange(k0, k1), n, m, block_size)
+                    part = attend_head(qd, kd, vd, np.arange(r, r_end) - r0, seen_keys, rule, shows)
                     out[b, index, r - first_row : r_end - first_row] = part[0]
                     lse[b, index, r - first_row : r_end - first_row] = part[1]
     drop = 4 - np.ndim(q)
@@ -308,6 +323,14 @@ class OracleTest(unittest.TestCase):
     def test_key_lengths(self):
         self.check(lambda b, i, j: j < (9, 4)[b], key_lengths=[9, 4])
         self.check(lambda b, i, j: j < (6, 0)[b] and j <= i + (6, 0)[b] - 7, mask="causal", key_lengths=[6, 0])
+
+    def test_blocks(self):
+        # Seven rows in blocks of three see keys 0-2, 3-6 and 7-8: floor(3 9 / 7) = 3, floor(6 9 / 7) = 7.
+        first = [0, 0, 0, 3, 3, 3, 7]
+        stop = [3, 3, 3, 7, 7, 7, 9]
+        self.check(lambda b, i, j: first[i] <= j < stop[i], block_size=3)
+        self.check(lambda b, i, j: first[i] <= j < stop[i] and j <= i + 2, mask="causal", block_size=3)
+        self.check(lambda b, i, j: True, block_size=7)
 
     def test_parts(self):
         whole = attention(self.q, self.k, self.v, mask="causal", alibi=True)

@@ -2,6 +2,8 @@
  *
  *   O = softmax(scale * Q K^T + mask) V  per head; LSE = the log of each row's sum of exponentials.
  *
+ * Besides the exact method there are approximations; each says what it leaves out.
+ *
  * The bits of O and LSE depend on the operands, the description and the instruction set alone: not on
  * the number of ranks or threads, the gather mode, the head groups or the partition.
  *
@@ -27,13 +29,20 @@ typedef enum lsp_gather_mode {
 } lsp_gather_mode;
 typedef enum lsp_partition_kind {
     LSP_PARTITION_AUTO = 0,       /* as the mask asks */
-    LSP_PARTITION_CONTIGUOUS = 1, /* equal numbers of rows */
+    LSP_PARTITION_CONTIGUOUS = 1, /* equal numbers of rows (method block: of blocks, when there are enough) */
     LSP_PARTITION_BALANCED = 2,   /* contiguous, equal numbers of visible (query, key) pairs */
     LSP_PARTITION_CYCLIC = 3      /* small blocks of rows dealt forth and back (zigzag) */
 } lsp_partition_kind;
 
+typedef enum lsp_method {
+    LSP_METHOD_EXACT = 0,
+    LSP_METHOD_BLOCK = 1, /* rows see the keys of their own block of the sequence only */
+    LSP_METHOD_TOPK = 2   /* rows keep their k largest weights (see topk.h) */
+} lsp_method;
+
 /* Local. Names as in decks and reports ("avx512", "panels", ...); parse functions return false for an
  * unknown name. */
+const char *lsp_method_name(lsp_method method);
 const char *lsp_isa_name(lsp_isa isa);
 const char *lsp_gather_mode_name(lsp_gather_mode mode);
 const char *lsp_partition_kind_name(lsp_partition_kind kind);
@@ -66,6 +75,16 @@ typedef struct lsp_attention_desc {
     double scale;               /* 0: 1 / sqrt(d_k) */
     double softcap;             /* 0: none; else s -> softcap * tanh(s / softcap) */
     const double *alibi_slopes; /* [heads]; NULL: none (see lsp_alibi_slope) */
+
+    lsp_method method;
+    /* LSP_METHOD_BLOCK: rows of a block, 1 to n; the last block may be short. Rows [b s, e) with
+     * e = min((b + 1) s, n) see keys [floor(b s m / n), floor(e m / n)), as far as the mask shows them. */
+    int64_t block_size;
+    /* LSP_METHOD_TOPK: weights that a row keeps, 1 or more, those of the largest scores; of equal ones the lower
+     * keys. Rows that see fewer keys keep all. They stay as the softmax over all keys gave them, unless renormalize
+     * makes them add up to 1. lse is that of all keys. Memory: for each row 8 bytes (f64: 12) times 1.5 topk. */
+    int64_t topk;
+    bool renormalize;
 
     lsp_isa isa; /* LSP_ISA_AUTO: the best that every rank has */
     lsp_gather_mode gather;

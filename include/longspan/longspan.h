@@ -5,6 +5,7 @@
  *   attention.h  plan and execute
  *   operator.h   W X and W^T Y, W never formed
  *   svd.h        truncated SVD of W with a certificate
+ *   topk.h       what the method topk kept
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -18,5 +19,6 @@
 #include <longspan/study.h>
 #include <longspan/svd.h>
 #include <longspan/tensor.h>
+#include <longspan/topk.h>
 
 #endif

@@ -19,7 +19,10 @@ typedef struct lsp_verify_result {
     double max_lse_err;   /* |lse - reference|, absolute, over sampled rows */
     double tolerance;     /* that was applied (the largest, when each row has its own) */
     double max_abs_score; /* largest |score| met (natural units) */
-    int64_t worst[3];     /* batch, head, row of max_rel_err */
+    int64_t
+        near_ties; /* method topk: rows where scores about the k-th are too near to tell in the computing type
+                             which belong to it; those rows may differ by as much as that changes them */
+    int64_t worst[3]; /* batch, head, row of max_rel_err */
     bool passed;
 } lsp_verify_result;
 
@@ -35,6 +38,26 @@ lsp_status lsp_verify_attention(lsp_context *ctx, const lsp_attention_desc *desc
                                 int64_t query_run_count, const lsp_run *key_runs, int64_t key_run_count,
                                 const void *q, const void *k, const void *v, const void *out, const void *lse,
                                 int64_t rows, uint64_t seed, double tolerance, lsp_verify_result *result);
+
+/* ---- the error of approximations ----------------------------------------------------------------- */
+
+/* Of the rows sampled, against exact attention. Rows whose exact answer is not finite are left out. */
+typedef struct lsp_error_sample {
+    int64_t rows; /* compared */
+    double dropped_mass_mean,
+        dropped_mass_max;                 /* share of a row's softmax weights on keys that its block hides;
+                                                    0 with methods that have no blocks */
+    double out_error_mean, out_error_max; /* ||row - exact row|| / ||exact row|| */
+    double out_distance_mean, out_distance_max; /* ||row - exact row|| */
+} lsp_error_sample;
+
+/* Collective. Compares rows sampled as lsp_verify_attention samples them (the same rows for the same seed) with what
+ * exact attention over all keys that the mask shows would have given, in double precision. Arguments as there. It is
+ * a sample: it says nothing certain about other rows. */
+lsp_status lsp_sample_error(lsp_context *ctx, const lsp_attention_desc *desc, const lsp_run *query_runs,
+                            int64_t query_run_count, const lsp_run *key_runs, int64_t key_run_count,
+                            const void *q, const void *k, const void *v, const void *out, int64_t rows,
+                            uint64_t seed, lsp_error_sample *result);
 
 /* ---- joining ------------------------------------------------------------------------------------ */
 

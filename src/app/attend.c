@@ -1,6 +1,7 @@
 /* longspan attend: from Q, K and V in files to out and lse in a file.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
+#include "app/certificate.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
@@ -19,6 +20,7 @@ typedef struct attend_state {
     lsp_attention *plan;
     lsp_output *output;
     lsp_operands operands;
+    lsp_weights weights;
     lsp_report report;
 } attend_state;
 
@@ -52,7 +54,9 @@ static lsp_status prepare(attend_state *s)
     report->seconds[LSP_PHASE_READ] = lsp_clock() - begin;
     begin = lsp_clock();
     report->has_lse = lsp_options_yes(app->options, LSP_KEY_OUTPUT_LSE);
-    status = lsp_result_create(app, &s->input, report->has_lse, &s->output);
+    status = lsp_weights_open(app, &s->input.desc, &s->weights);
+    if (status == LSP_OK)
+        status = lsp_result_create(app, &s->input, report->has_lse, &s->weights, &s->output);
     report->seconds[LSP_PHASE_WRITE] = lsp_clock() - begin;
     return status;
 }
@@ -110,12 +114,14 @@ static lsp_status verify(attend_state *s)
     const lsp_operands *o = &s->operands;
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
     double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
-    if (rows == 0) return LSP_OK;
+    if (rows == 0) return lsp_certificate_make(app, &s->input.desc, s->plan, o, rows, &s->report.certificate);
     double begin = lsp_clock();
     lsp_status status = lsp_verify_attention(app->ctx, &s->input.desc, o->query_runs, o->query_run_count,
                                              o->key_runs, o->key_run_count, o->q, o->k, o->v, o->out, o->lse,
                                              rows, 0, tolerance, &s->report.verify);
     s->report.verified = status == LSP_OK;
+    if (status == LSP_OK)
+        status = lsp_certificate_make(app, &s->input.desc, s->plan, o, rows, &s->report.certificate);
     s->report.seconds[LSP_PHASE_VERIFY] = lsp_clock() - begin;
     return status;
 }
@@ -134,6 +140,7 @@ static lsp_status write_output(attend_state *s)
     if (status == LSP_OK && s->report.has_lse)
         status = lsp_output_write(s->output, LSP_RESULT_LSE, runs, o->query_run_count, o->lse);
     lsp_memory_free(runs);
+    if (status == LSP_OK) status = lsp_weights_write(app, &s->weights, &s->input.desc, s->plan, o, s->output);
     if (status == LSP_OK) status = lsp_result_describe(app, &s->input, s->report.isa, s->output);
     if (status == LSP_OK) status = lsp_output_checksum(s->output, LSP_RESULT_OUT, &s->report.out_checksum);
     if (status == LSP_OK && s->report.has_lse)
@@ -189,6 +196,7 @@ lsp_status lsp_attend_run(lsp_app *app)
     if (status == LSP_OK && !failed) status = write_output(&s);
     if (s.output) (void)lsp_output_discard(&s.output);
     if (status == LSP_OK) status = report_run(&s);
+    lsp_weights_free(&s.weights);
     lsp_operands_free(&s.operands);
     (void)lsp_attention_destroy(&s.plan);
     lsp_input_close(&s.input);

@@ -1,4 +1,5 @@
 /* Reports as JSON. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/certificate.h"
 #include "app/report.h"
 
 #include <errno.h>
@@ -64,6 +65,7 @@ void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result)
     lsp_json_add_number(verify, "max_lse_err", result->max_lse_err);
     lsp_json_add_number(verify, "tolerance", result->tolerance);
     lsp_json_add_number(verify, "max_abs_score", result->max_abs_score);
+    lsp_json_add_number(verify, "near_ties", (double)result->near_ties);
 }
 
 /* ---- a run of attention ------------------------------------------------------------------------------ */
@@ -102,7 +104,7 @@ cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
     (void)cJSON_AddStringToObject(object, "isa", lsp_isa_name(report->isa));
     lsp_json_add_shape(object, desc);
     lsp_json_add_part(object, desc);
-    (void)cJSON_AddStringToObject(object, "method", "exact");
+    (void)cJSON_AddStringToObject(object, "method", lsp_method_name(desc->method));
     (void)cJSON_AddStringToObject(object, "dtype", lsp_dtype_name(desc->compute));
     (void)cJSON_AddStringToObject(object, "rule", lsp_summary_rule(desc, text));
     (void)cJSON_AddStringToObject(object, "gather", lsp_gather_mode_name(report->estimate.gather));
@@ -121,7 +123,7 @@ cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
     lsp_json_add_number(object, "empty_rows", (double)report->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)report->nonfinite);
     lsp_json_add_verify(object, report->verified ? &report->verify : NULL);
-    (void)cJSON_AddNullToObject(object, "certificate"); /* exact has none */
+    lsp_certificate_add_json(object, &report->certificate);
     if (report->output) {
         lsp_json_add_checksum(object, "output_xxh64", report->out_checksum);
         if (report->has_lse) lsp_json_add_checksum(object, "lse_xxh64", report->lse_checksum);

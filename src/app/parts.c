@@ -129,6 +129,25 @@ static lsp_status check_rules(lsp_app *app, const lsp_parts *parts)
     return lsp_context_agree(app->ctx, status);
 }
 
+/* The largest weights of parts are not those of the whole. */
+static lsp_status check_methods(lsp_app *app, const lsp_parts *parts)
+{
+    lsp_status status = LSP_OK;
+    for (int i = 0; i < parts->count && app->layout.rank == 0 && status == LSP_OK; i++) {
+        char method[32] = "";
+        bool found = false;
+        status =
+            lsp_file_attribute_text(app->ctx, parts->parts[i].file, "method", method, sizeof method, &found);
+        if (status == LSP_OK && found && strcmp(method, "exact") != 0 && strcmp(method, "block") != 0)
+            status = lsp_context_fail(
+                app->ctx, LSP_ERR_CONTENT,
+                "%s was made with method %s, whose outputs over some keys do not join to that "
+                "over all; compute the whole at once",
+                parts->parts[i].file, method);
+    }
+    return lsp_context_agree(app->ctx, status);
+}
+
 lsp_status lsp_parts_open(lsp_app *app, lsp_parts *parts)
 {
     *parts = (lsp_parts){0};
@@ -143,7 +162,8 @@ lsp_status lsp_parts_open(lsp_app *app, lsp_parts *parts)
         parts->key_end = lsp_max(parts->key_end, part->key_end);
     }
     parts->gap = keys < parts->key_end - parts->key_begin;
-    return status == LSP_OK ? check_rules(app, parts) : status;
+    if (status == LSP_OK) status = check_rules(app, parts);
+    return status == LSP_OK ? check_methods(app, parts) : status;
 }
 
 lsp_status lsp_parts_check(lsp_app *app, const lsp_parts *parts)

@@ -2,6 +2,7 @@
 #include "app/format.h"
 #include "app/launch.h"
 #include "app/report.h"
+#include "app/weights.h"
 #include "base/checked.h"
 
 #include <inttypes.h>
@@ -75,7 +76,11 @@ static lsp_status estimate(plan_state *s)
                      keys * (double)d->d_k * (double)lsp_dtype_size(d->k_type) +
                      keys * (double)d->d_v * (double)lsp_dtype_size(d->v_type);
     s->output_bytes = rows * size * ((double)d->d_v + (lse ? 1 : 0));
-    return LSP_OK;
+    lsp_weights weights;
+    status = lsp_weights_open(s->app, d, &weights);
+    if (status == LSP_OK) s->output_bytes += lsp_weights_bytes(&weights, d);
+    lsp_weights_free(&weights);
+    return status;
 }
 
 static void print_bytes(const char *name, double bytes)

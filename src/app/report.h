@@ -4,10 +4,9 @@
 #ifndef LSP_APP_REPORT_H
 #define LSP_APP_REPORT_H
 
+#include "app/certificate.h"
 #include "app/collect.h"
 #include "app/input.h"
-
-#include <cjson/cJSON.h>
 
 typedef enum lsp_phase {
     LSP_PHASE_READ, /* opening, reading and screening the input */
@@ -33,6 +32,7 @@ typedef struct lsp_report {
     int64_t empty_rows, nonfinite; /* empty_rows: of this rank, until collected */
     bool verified;                 /* verify holds a result */
     lsp_verify_result verify;
+    lsp_certificate certificate;
     bool has_lse;
     uint64_t out_checksum, lse_checksum;
 

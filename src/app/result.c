@@ -40,7 +40,8 @@ lsp_status lsp_result_check_target(lsp_app *app, const char *const *files, int c
     return lsp_context_agree(app->ctx, status);
 }
 
-lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_output **output)
+lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_weights *weights,
+                             lsp_output **output)
 {
     const char *const inputs[] = {input->q.file, input->k.file, input->v.file};
     lsp_status status = lsp_result_check_target(app, inputs, 3);
@@ -48,14 +49,20 @@ lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp
     const lsp_attention_desc *d = &input->desc;
     const lsp_tensor_shape *q = &input->q.shape;
     const int64_t shape[4] = {d->batch, d->heads, d->row_end - d->row_begin, d->d_v};
-    lsp_output_dataset datasets[2] = {
+    lsp_output_dataset datasets[2 + LSP_WEIGHTS_DATASETS] = {
         lsp_result_dataset("/out", lsp_dtype_result(d->compute), LSP_VIEW_ROWS, q->layout, q->axes, shape),
         lsp_result_dataset("/lse", lsp_dtype_result(d->compute), LSP_VIEW_SCALARS, q->layout, q->axes,
                            shape)};
     datasets[LSP_RESULT_OUT].units = "as v";
     datasets[LSP_RESULT_LSE].units = "natural logarithm";
+    int count = lse ? 2 : 1;
+    if (weights->wanted) {
+        lsp_weights_datasets(weights, d, q->axes, datasets + count);
+        weights->first = count;
+        count += LSP_WEIGHTS_DATASETS;
+    }
     return lsp_output_create(app->ctx, lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE),
-                             lsp_options_yes(app->options, LSP_KEY_OUTPUT_OVERWRITE), datasets, lse ? 2 : 1,
+                             lsp_options_yes(app->options, LSP_KEY_OUTPUT_OVERWRITE), datasets, count,
                              output);
 }
 
@@ -86,7 +93,7 @@ lsp_status lsp_result_describe(lsp_app *app, const lsp_input *input, lsp_isa isa
                    {"m", d->m}};
     const struct {
         const char *name, *value;
-    } texts[] = {{"method", "exact"},
+    } texts[] = {{"method", lsp_method_name(d->method)},
                  {"rule", lsp_summary_rule(d, rule)},
                  {"heads", lsp_options_text(app->options, LSP_KEY_INPUT_HEADS)},
                  {"isa", lsp_isa_name(isa)}};

@@ -2,7 +2,7 @@
 #ifndef LSP_APP_RESULT_H
 #define LSP_APP_RESULT_H
 
-#include "app/input.h"
+#include "app/weights.h"
 
 enum { LSP_RESULT_OUT = 0, LSP_RESULT_LSE = 1 };
 
@@ -15,8 +15,10 @@ lsp_output_dataset lsp_result_dataset(const char *name, lsp_dtype type, lsp_view
  * replaced, not even with output.overwrite. */
 lsp_status lsp_result_check_target(lsp_app *app, const char *const *files, int count);
 
-/* Collective. Creates output.file with /out and (when wanted) /lse for the part that input describes. */
-lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_output **output);
+/* Collective. Creates output.file with /out and (when wanted) /lse and /weights, whose `first` it sets, for the part
+ * that input describes. */
+lsp_status lsp_result_create(lsp_app *app, const lsp_input *input, bool lse, lsp_weights *weights,
+                             lsp_output **output);
 
 /* Collective. Attributes that tell where an output comes from: command and deck. */
 lsp_status lsp_result_sign(lsp_app *app, lsp_output *output);

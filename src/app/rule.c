@@ -106,11 +106,28 @@ static lsp_status take_mask(lsp_app *app, lsp_attention_desc *desc)
     return LSP_OK;
 }
 
+/* The method and the keys that it uses: the keys of others stay unused, as decks are shared. */
+static lsp_status take_method(lsp_app *app, lsp_attention_desc *desc)
+{
+    lsp_options *options = app->options;
+    desc->method = (lsp_method)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD);
+    if (desc->method == LSP_METHOD_BLOCK) {
+        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_BLOCK_SIZE);
+        if (status != LSP_OK) return status;
+        desc->block_size = lsp_options_int(options, LSP_KEY_ATTENTION_BLOCK_SIZE);
+    }
+    if (desc->method == LSP_METHOD_TOPK) {
+        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_TOPK);
+        if (status != LSP_OK) return status;
+        desc->topk = lsp_options_int(options, LSP_KEY_ATTENTION_TOPK);
+        desc->renormalize = lsp_options_yes(options, LSP_KEY_ATTENTION_RENORMALIZE);
+    }
+    return LSP_OK;
+}
+
 static void take_compute(lsp_app *app, lsp_attention_desc *desc)
 {
     lsp_options *options = app->options;
-    if (app->command->uses != LSP_FOR_SVD)
-        (void)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD); /* has one value so far */
     static const lsp_dtype types[] = {LSP_BF16, LSP_F32, LSP_F64}; /* in the order of the option's choices */
     desc->compute = types[lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE)];
     desc->scale = lsp_options_real(options, LSP_KEY_ATTENTION_SCALE);
@@ -138,7 +155,8 @@ static lsp_status take_slopes(lsp_app *app, lsp_input *input)
 lsp_status lsp_input_take_rule(lsp_app *app, lsp_input *input)
 {
     take_compute(app, &input->desc);
-    lsp_status status = take_mask(app, &input->desc);
+    lsp_status status = take_method(app, &input->desc);
+    if (status == LSP_OK) status = take_mask(app, &input->desc);
     if (status == LSP_OK) status = take_slopes(app, input);
     if (status == LSP_OK) status = take_documents(app, input);
     if (status == LSP_OK) status = take_key_lengths(app, input);

@@ -1,4 +1,5 @@
 /* The closing summary, for people. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/certificate.h"
 #include "app/format.h"
 #include "app/report.h"
 
@@ -29,6 +30,10 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text)
         append(text, "window -%" PRId64 "..+%" PRId64 " (%s)", desc->window_left, desc->window_right, align);
         break;
     }
+    if (desc->method == LSP_METHOD_BLOCK) append(text, ", blocks of %" PRId64 " rows", desc->block_size);
+    if (desc->method == LSP_METHOD_TOPK)
+        append(text, ", top %" PRId64 " of each row%s", desc->topk,
+               desc->renormalize ? ", renormalised" : "");
     if (desc->documents) append(text, ", %" PRId64 " documents", desc->document_count);
     if (desc->key_lengths) append(text, ", key lengths");
     if (desc->scale != 0) append(text, ", scale %g", desc->scale);
@@ -59,10 +64,10 @@ static void print_head(const lsp_app *app, const lsp_report *report)
     const lsp_context_layout *l = &app->layout;
     char rule[LSP_RULE_TEXT], keys[LSP_RULE_TEXT], batch[32] = "";
     if (d->batch > 1) (void)snprintf(batch, sizeof batch, "%" PRId64 " x ", d->batch);
-    (void)printf("longspan %s %s: exact attention, %s%" PRId64 " head%s (%" PRId64 " of k and v), %" PRId64
+    (void)printf("longspan %s %s: %s attention, %s%" PRId64 " head%s (%" PRId64 " of k and v), %" PRId64
                  " x %" PRId64 ", d_k %" PRId64 ", d_v %" PRId64 "\n",
-                 lsp_version(), app->command->name, batch, d->heads, d->heads == 1 ? "" : "s", d->kv_heads,
-                 d->n, d->m, d->d_k, d->d_v);
+                 lsp_version(), app->command->name, lsp_method_name(d->method), batch, d->heads,
+                 d->heads == 1 ? "" : "s", d->kv_heads, d->n, d->m, d->d_k, d->d_v);
     (void)printf("  input    %s (%s, %s, %s), computed in %s: %s\n", input->q.file, lsp_dtype_name(d->q_type),
                  lsp_dtype_name(d->k_type), lsp_dtype_name(d->v_type), lsp_dtype_name(d->compute),
                  lsp_summary_rule(d, rule));
@@ -107,7 +112,13 @@ static void print_result(const lsp_report *report)
         (void)printf("  verify   %" PRId64
                      " rows in double precision: relative error %.2e at most (tolerance %.1e)\n",
                      report->verify.rows, report->verify.max_rel_err, report->verify.tolerance);
+        if (report->verify.near_ties > 0)
+            (void)printf("  ties     %" PRId64
+                         " of them have scores about the k-th that %s cannot tell apart, and may "
+                         "differ by what that changes\n",
+                         report->verify.near_ties, lsp_dtype_name(report->input->desc.compute));
     }
+    lsp_certificate_print(&report->certificate);
     if (report->output) {
         (void)printf("  output   %s: /out xxh64 %016" PRIx64, report->output, report->out_checksum);
         if (report->has_lse) (void)printf(", /lse xxh64 %016" PRIx64, report->lse_checksum);

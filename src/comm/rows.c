@@ -87,6 +87,7 @@ int lsp_rows_allgather(const void *mine, void *data, const int64_t *counts, cons
                        int64_t row_bytes, MPI_Comm comm)
 {
     int ranks = 0, rank = 0, bytes = 0;
+    if (row_bytes == 0) return MPI_SUCCESS; /* of a gather of K or V alone */
     MPI_Comm_size(comm, &ranks);
     MPI_Comm_rank(comm, &rank);
     int64_t total = displacement[ranks - 1] + counts[ranks - 1];

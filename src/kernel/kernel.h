@@ -88,6 +88,17 @@ typedef struct lsp_row_state {
     void *out, *max, *sum;
 } lsp_row_state;
 
+/* Keys that stand in the choice for the k largest scores of some rows. A row's entries are in ascending order of keys;
+ * those with larger scores than all others met so far are among them, of equal ones the lower keys. */
+typedef struct lsp_candidates {
+    int64_t most;    /* k */
+    int64_t stride;  /* entries from one row's first to the next one's: lsp_kernel.candidate_stride(k) */
+    void *scores;    /* [rows][stride] in base-2 units; at the end weights */
+    int32_t *keys;   /* [rows][stride] */
+    int32_t *counts; /* [rows] 0 at first */
+    void *least;     /* [rows] what a score must exceed; -inf at first */
+} lsp_candidates;
+
 /* Key tiles whose sums are kept apart before they are folded into the rows' totals: an f32 number to which every
  * tile of a long sequence is added rounds once a tile, and its error grows with the square root of their number. */
 enum { LSP_FOLD_TILES = 32 };
@@ -134,6 +145,19 @@ typedef struct lsp_kernel {
      * depend on its own k, sight and sums and on the tile alone; as attend otherwise. */
     void (*attend_transposed)(const lsp_tile_shape *shape, const lsp_score_rule *rule,
                               const lsp_row_tile *tile, const lsp_key_rows *keys, void *scratch);
+    /* Entries of candidates for each row: k, and room for those that are not sorted out yet. */
+    int64_t (*candidate_stride)(int64_t k);
+    /* As attend, but for the output, which is not touched: maxima, sums, and the candidates of the same rows. */
+    void (*select)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                   const lsp_query_rows *rows, const lsp_candidates *candidates, void *scratch);
+    /* Ends the choice: at most k entries a row, exp2(score - max) / sum in place of their scores, or with `renormalize`
+     * divided by what the kept ones add up to. kept[r]: the share of the row's sum that they are, in double. */
+    void (*weigh)(const lsp_score_rule *rule, int64_t rows, const lsp_candidates *candidates, const void *max,
+                  const void *sum, bool renormalize, double *kept);
+    /* out[c] += sum of weights[i] * v[rows[i] - first][c] for i < count, one after the other, in double: the entry of f64 alone
+     * has it (else NULL). v: rows of d_v elements as stored; weights in `weight_type` (f32 or f64). */
+    void (*sum_values)(int64_t d_v, const void *v, lsp_dtype type, int64_t first, int64_t count,
+                       const int32_t *rows, const void *weights, lsp_dtype weight_type, double *out);
 
     /* Adds the rows' recent state to their total and empties it. Rows whose recent state is empty stay as they are,
      * to the bit. */

@@ -60,6 +60,38 @@ static span document_span(const lsp_mask *mask, int64_t batch, int64_t document)
     return (span){q0, q1, lower, upper, shift};
 }
 
+int64_t lsp_mask_block_key(const lsp_mask *mask, int64_t row)
+{
+    __extension__ typedef __int128 wide;
+    return (int64_t)((wide)row * mask->m / mask->n);
+}
+
+bool lsp_mask_parts(const lsp_mask *mask, int64_t begin, int64_t end)
+{
+    if (mask->block_size <= 0 || begin + 1 >= lsp_min(end, mask->m)) return false;
+    /* The first row of a block whose first key is after `begin`: block_key(row) > begin. */
+    __extension__ typedef __int128 wide;
+    wide row = (wide)(begin + 1) * mask->n; /* row m >= (begin + 1) n */
+    int64_t first = (int64_t)((row + mask->m - 1) / mask->m);
+    wide block = (first + mask->block_size - 1) / mask->block_size;
+    if (block * mask->block_size >= mask->n) return false;
+    return lsp_mask_block_key(mask, (int64_t)block * mask->block_size) < end;
+}
+
+/* The part of a span that the block of row `row` shows: its rows, and the limits of what they see. Limits of
+ * later blocks are never lower. */
+static span block_part(const lsp_mask *mask, span s, int64_t row)
+{
+    if (mask->block_size <= 0) return s;
+    int64_t first = row - row % mask->block_size;
+    int64_t end = mask->n - first <= mask->block_size ? mask->n : first + mask->block_size;
+    s.row_begin = lsp_max(s.row_begin, first);
+    s.row_end = lsp_min(s.row_end, end);
+    s.lower = lsp_max(s.lower, lsp_mask_block_key(mask, first));
+    s.upper = lsp_max(s.lower, lsp_min(s.upper, lsp_mask_block_key(mask, end)));
+    return s;
+}
+
 lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row)
 {
     lsp_sight sight;
@@ -72,6 +104,7 @@ void lsp_mask_sights(const lsp_mask *mask, int64_t batch, int64_t row, int64_t c
     int64_t left = reach_left(mask), right = reach_right(mask), end = row + count;
     while (row < end) {
         span s = document_span(mask, batch, mask->documents ? find_document(mask, row) : 0);
+        s = block_part(mask, s, row);
         int64_t same_end = lsp_max(row + 1, lsp_min(end, s.row_end));
         for (; row < same_end; row++) {
             int64_t position = row + s.shift;
@@ -106,8 +139,13 @@ double lsp_mask_pairs(const lsp_mask *mask, int64_t batch, int64_t begin, int64_
     int64_t last = mask->documents ? find_document(mask, end - 1) : 0;
     double pairs = 0;
     for (int64_t d = first; d <= last; d++) {
-        span s = document_span(mask, batch, d);
-        pairs += span_pairs(mask, &s, begin, end);
+        span whole = document_span(mask, batch, d);
+        int64_t stop = lsp_min(end, whole.row_end);
+        for (int64_t row = lsp_max(begin, whole.row_begin); row < stop;) {
+            span s = block_part(mask, whole, row);
+            pairs += span_pairs(mask, &s, begin, end);
+            row = s.row_end;
+        }
     }
     return pairs;
 }

@@ -9,6 +9,7 @@
 #include "kernel/finish.h"
 #include "kernel/fold.h"
 #include "kernel/pack.h"
+#include "kernel/select.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
 #include "kernel/tile_transpose.h"
@@ -79,8 +80,9 @@ static double fma_burst(int64_t iterations)
         .isa = VEC_ISA, .compute = BRAIN ? LSP_BF16 : LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES,        \
         .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
-        .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED, .fold = fold,  \
-        .finish = finish, .fma_burst = fma_burst,                                                            \
+        .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED,                \
+        .candidate_stride = candidate_stride, .select = select_keys, .weigh = weigh,                         \
+        .sum_values = SUM_VALUES, .fold = fold, .finish = finish, .fma_burst = fma_burst,                    \
     }
 
 #endif

@@ -123,6 +123,12 @@ INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
     return VOP(blendv)(no, yes, VOP(cmp)(a, b, _CMP_LT_OQ));
 }
 
+/* Bit i: a > b in lane i; no where one of them is NaN. */
+INLINE uint32_t vec_greater(vec a, vec b)
+{
+    return (uint32_t)VOP(movemask)(VOP(cmp)(a, b, _CMP_GT_OQ));
+}
+
 /* The low bits of the mantissa moved into the place of the exponent. */
 INLINE vec vec_exponent_from_low_bits(vec a)
 {

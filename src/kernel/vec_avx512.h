@@ -121,6 +121,50 @@ INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
 #endif
 }
 
+/* Bit i: a > b in lane i; no where one of them is NaN. */
+INLINE uint32_t vec_greater(vec a, vec b)
+{
+#if REAL_BITS == 32
+    return (uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+#else
+    return (uint32_t)_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ);
+#endif
+}
+
+/* The chosen lanes of a, and of LANES integers, one after the other; what follows them up to LANES is undefined. */
+#define VEC_HAS_COMPRESS
+INLINE void vec_compress(real *to, vec a, uint32_t which)
+{
+#if REAL_BITS == 32
+    VOP(storeu)(to, _mm512_maskz_compress_ps((__mmask16)which, a));
+#else
+    VOP(storeu)(to, _mm512_maskz_compress_pd((__mmask8)which, a));
+#endif
+}
+
+INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
+{
+#if REAL_BITS == 32
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)which, _mm512_loadu_si512(keys)));
+#else
+    __m256i all = _mm256_loadu_si256((const __m256i *)(const void *)keys);
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm256_maskz_compress_epi32((__mmask8)which, all));
+#endif
+}
+
+/* The same of first, first + 1, ... */
+INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
+{
+#if REAL_BITS == 32
+    __m512i run = _mm512_add_epi32(_mm512_set1_epi32(first),
+                                   _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)which, run));
+#else
+    __m256i run = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm256_maskz_compress_epi32((__mmask8)which, run));
+#endif
+}
+
 #if BRAIN
 /* x = whole + fraction with 0 <= fraction < 1, and a * 2^whole: one instruction each here; scaling takes the floor
  * itself. The fraction of an infinite x is 0. */

@@ -117,6 +117,16 @@ INLINE vec vec_select_less(vec a, vec b, vec yes, vec no)
     return vec_choose((vec_bits)(a < b), yes, no);
 }
 
+/* Bit i: a > b in lane i; no where one of them is NaN. */
+INLINE uint32_t vec_greater(vec a, vec b)
+{
+    vec_bits which = (vec_bits)(a > b);
+    uint32_t bits = 0;
+    UNROLL
+    for (int i = 0; i < LANES; i++) bits |= (uint32_t)(which[i] & 1U) << i;
+    return bits;
+}
+
 /* a with the sign of b. */
 INLINE vec vec_copysign(vec a, vec b)
 {

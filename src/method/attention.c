@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "method/method.h"
 
 #include <string.h>
 
@@ -20,14 +21,20 @@ const char *lsp_partition_kind_name(lsp_partition_kind kind)
     return (int)kind >= 0 && kind <= LSP_PARTITION_CYCLIC ? names[kind] : "unknown";
 }
 
+int64_t lsp_attention_share_rows(int64_t rows, int64_t together, int threads)
+{
+    int64_t share = threads > 1 ? together / ((int64_t)threads * CHUNKS_PER_THREAD) : rows;
+    return lsp_round_up(lsp_max(CHUNK_LEAST, lsp_min(share, CHUNK_MOST)), CHUNK_LEAST);
+}
+
 int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int threads)
 {
     /* All matrices of one unit are worked on together; a chunk never spans two. */
     const lsp_attention_desc *d = &partition->problem->desc;
     int64_t rows = partition->rows[r], together = rows * lsp_max(1, d->heads / d->kv_heads);
-    int64_t chunk = threads > 1 ? together / ((int64_t)threads * CHUNKS_PER_THREAD) : rows;
-    if (lsp_partition_unit_tasks(partition, r, threads)) chunk = lsp_partition_unit_rows(partition, r);
-    return lsp_round_up(lsp_max(CHUNK_LEAST, lsp_min(chunk, CHUNK_MOST)), CHUNK_LEAST);
+    if (lsp_partition_unit_tasks(partition, r, threads))
+        return lsp_attention_share_rows(lsp_partition_unit_rows(partition, r), 0, 1);
+    return lsp_attention_share_rows(rows, together, threads);
 }
 
 /* ---- what every rank must agree on -------------------------------------------------------------- */
@@ -118,16 +125,16 @@ static bool list_keys(lsp_attention *plan)
     if (!plan->owned_first) return false;
     for (int r = 0; r <= p->group_ranks; r++)
         plan->owned_first[r] = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, plan->group, r));
-    int64_t row = plan->owned_first[plan->group_rank], end = plan->owned_first[plan->group_rank + 1];
-    plan->key_rows = end - row;
-    plan->key_runs = lsp_memory_alloc((end - row) / p->unit_keys + 2, sizeof *plan->key_runs);
+    plan->key_rows = plan->owned_first[plan->group_rank + 1] - plan->owned_first[plan->group_rank];
+    int64_t units = plan->unit_end - plan->unit_begin;
+    plan->key_runs = lsp_memory_alloc(units, sizeof *plan->key_runs);
     if (!plan->key_runs) return false;
-    while (row < end) {
-        int64_t unit = plan->unit_begin + row / p->unit_keys, offset = row % p->unit_keys;
-        int64_t count = lsp_min(end - row, p->unit_keys - offset);
-        plan->key_runs[plan->key_run_count++] =
-            (lsp_run){unit / d->kv_heads, unit % d->kv_heads, d->key_begin + offset, count};
-        row += count;
+    for (int64_t u = 0; u < units; u++) {
+        int64_t unit = plan->unit_begin + u, begin, end;
+        lsp_partition_owned_keys(p, plan->group, plan->group_rank, u, &begin, &end);
+        if (begin < end)
+            plan->key_runs[plan->key_run_count++] =
+                (lsp_run){unit / d->kv_heads, unit % d->kv_heads, begin, end - begin};
     }
     return true;
 }
@@ -165,6 +172,7 @@ bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
 static bool allocate_state(lsp_attention *plan, size_t element)
 {
     int64_t rows = plan->query_rows;
+    if (lsp_method_get(plan->problem.desc.method)->prepare) return true;
     plan->max = lsp_memory_alloc(rows, element);
     plan->sum = lsp_memory_alloc(rows, element);
     if (!plan->max || !plan->sum) return false;
@@ -211,18 +219,18 @@ static bool panel_needed(const void *user, int64_t panel, int rank)
                               plan->panel_tiles[panel + 1]);
 }
 
-static lsp_status create_gather(lsp_attention *plan)
+lsp_status lsp_attention_create_gather(lsp_attention *plan, bool keys, bool values, lsp_gather **gather)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
     lsp_gather_desc desc = {.mode = plan->partition.gather,
                             .panels = plan->panels,
                             .panel_count = plan->panel_count,
                             .owned_first = plan->owned_first,
-                            .k_row_bytes = d->d_k * (int64_t)lsp_dtype_size(d->k_type),
-                            .v_row_bytes = d->d_v * (int64_t)lsp_dtype_size(d->v_type),
+                            .k_row_bytes = keys ? d->d_k * (int64_t)lsp_dtype_size(d->k_type) : 0,
+                            .v_row_bytes = values ? d->d_v * (int64_t)lsp_dtype_size(d->v_type) : 0,
                             .needed = panel_needed,
                             .needed_user = plan};
-    return lsp_gather_create(plan->ctx, plan->group, &desc, &plan->gather);
+    return lsp_gather_create(plan->ctx, plan->group, &desc, gather);
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */
@@ -264,7 +272,10 @@ static lsp_status settle(lsp_attention *plan)
                                           p->ranges[i].end);
     if (status == LSP_OK) status = allocate(plan);
     status = lsp_context_agree(ctx, status);
-    return status == LSP_OK ? create_gather(plan) : status;
+    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    if (status == LSP_OK)
+        status = lsp_attention_create_gather(plan, true, !method->keys_alone, &plan->gather);
+    return status == LSP_OK && method->prepare ? method->prepare(plan) : status;
 }
 
 lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
@@ -291,6 +302,8 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
 {
     lsp_attention *plan = out ? *out : NULL;
     if (!plan) return LSP_OK;
+    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    if (method && method->release) method->release(plan);
     lsp_gather_destroy(&plan->gather);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
         lsp_memory_free(plan->rooms[t].q);
@@ -309,6 +322,14 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
     lsp_memory_free(plan);
     *out = NULL;
     return LSP_OK;
+}
+
+lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void *k, const void *v, void *out,
+                                 void *lse, lsp_attention_stats *stats)
+{
+    lsp_method_arrays arrays = {q, k, v, out, lse};
+    lsp_attention_stats own;
+    return lsp_method_get(plan->problem.desc.method)->execute(plan, &arrays, stats ? stats : &own);
 }
 
 /* ---- questions --------------------------------------------------------------------------------- */

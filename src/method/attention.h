@@ -55,6 +55,7 @@ struct lsp_attention {
     lsp_row_state recent;       /* [query_rows] since the last fold; out is NULL where nothing is folded */
     lsp_thread_room *rooms;     /* [threads] */
     double pairs;               /* visible pairs of this rank */
+    void *own;                  /* state of the method, by its prepare */
     lsp_progress_fn progress;
     void *progress_user;
 };
@@ -64,11 +65,17 @@ struct lsp_attention {
 int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t *range,
                                  int64_t *range_start);
 
-/* Local. Rows that a thread takes at a time on group rank r. */
+/* Local. Rows of a matrix of `rows` rows that a thread takes at a time, when `together` rows are shared out at once. */
+int64_t lsp_attention_share_rows(int64_t rows, int64_t together, int threads);
+
+/* Local. The same on group rank r of a partition. */
 int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int threads);
 
 /* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32, where a row may see more keys than that. */
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
+
+/* Collective. A gather of K or V or both for the plan's panels. */
+lsp_status lsp_attention_create_gather(lsp_attention *plan, bool keys, bool values, lsp_gather **gather);
 
 /* Local. Footprint and traffic (method/estimate.c) for a given partition. */
 void lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,

@@ -1,6 +1,7 @@
 /* What an execution costs, from the partition alone. SPDX-License-Identifier: BSD-3-Clause */
 #include "base/checked.h"
 #include "method/attention.h"
+#include "method/method.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -45,6 +46,7 @@ static double received_rows(const lsp_partition *p, int group, int r)
     int64_t own_end = lsp_partition_owned_tile(p, group, r + 1);
     if (p->gather == LSP_GATHER_ALL)
         return (double)((unit_end - unit_begin) * p->unit_keys - rows_of_tiles(p, own_begin, own_end));
+    if (p->key_cuts) return 0; /* nobody sees another's keys */
     double rows = 0;
     for (int64_t u = 0; u < unit_end - unit_begin; u++) {
         int64_t batch = (unit_begin + u) / d->kv_heads, first_tile = u * p->unit_tiles - p->first_tile;
@@ -96,8 +98,10 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     }
     int64_t tiles = lsp_partition_unit_tasks(p, r, threads) ? threads : p->panel_tiles;
     f.packed = tiles * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
-    int64_t state = lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2; /* numbers a row */
-    f.work = state * rows * element +
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    int64_t state = (lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2) * element; /* of a row */
+    if (method->row_bytes) state = method->row_bytes(p->problem, kernel);
+    f.work = state * rows +
              threads * (chunk * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
                         (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;

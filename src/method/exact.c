@@ -3,7 +3,9 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "method/chunk.h"
+#include "method/method.h"
 
+#include <math.h>
 #include <omp.h>
 
 #define LOG2_E 1.4426950408889634074
@@ -70,6 +72,10 @@ static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t inde
                                                packed_tile_k(plan, index)),
                           plan->kernel->pack_v(&plan->shape, from->v, d->v_type, from->offset, from->count,
                                                packed_tile_v(plan, index))};
+    /* Where keys lie with the rows a rank may hold a part of such a tile, and must not take another bound for it than
+     * one that holds all. */
+    if (lsp_mask_parts(&plan->problem.mask, from->first, from->first + plan->shape.tile_keys))
+        plan->bounds[index].k_norm = INFINITY;
 }
 
 static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_t index)
@@ -230,13 +236,16 @@ static void compute_panel(lsp_pass *p, lsp_panel panel)
 
 /* ---- the whole --------------------------------------------------------------------------------- */
 
-lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void *k, const void *v, void *out,
-                                 void *lse, lsp_attention_stats *stats)
+lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats)
 {
     double begin = lsp_clock();
-    lsp_pass p = {.plan = plan, .q = q, .out = out, .lse = lse, .factor = plan->problem.desc.scale * LOG2_E};
+    lsp_pass p = {.plan = plan,
+                  .q = arrays->q,
+                  .out = arrays->out,
+                  .lse = arrays->lse,
+                  .factor = plan->problem.desc.scale * LOG2_E};
     lsp_panel panel;
-    lsp_status status = lsp_gather_start(plan->gather, k, v);
+    lsp_status status = lsp_gather_start(plan->gather, arrays->k, arrays->v);
     lsp_chunk_begin(&p);
     while (status == LSP_OK && lsp_gather_next(plan->gather, &panel, &status)) {
         compute_panel(&p, panel);
@@ -244,14 +253,14 @@ lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void 
     }
     if (status == LSP_OK) p.empty_rows += lsp_chunk_close_rest(&p);
     if (status == LSP_OK) status = lsp_gather_finish(plan->gather);
-    if (stats) {
-        double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);
-        *stats = (lsp_attention_stats){.seconds_total = total,
-                                       .seconds_compute = total - waited,
-                                       .seconds_gather_exposed = waited,
-                                       .bytes_received = lsp_gather_bytes_received(plan->gather),
-                                       .pairs = p.pairs_done,
-                                       .empty_rows = p.empty_rows};
-    }
+    double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);
+    *stats = (lsp_attention_stats){.seconds_total = total,
+                                   .seconds_compute = total - waited,
+                                   .seconds_gather_exposed = waited,
+                                   .bytes_received = lsp_gather_bytes_received(plan->gather),
+                                   .pairs = p.pairs_done,
+                                   .empty_rows = p.empty_rows};
     return lsp_context_agree(plan->ctx, status);
 }
+
+const lsp_method_ops lsp_method_exact = {.name = "exact", .execute = lsp_exact_execute};

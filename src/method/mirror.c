@@ -89,7 +89,7 @@ static lsp_status allocate(lsp_mirror *m)
     m->y_max = lsp_memory_alloc(m->stage_tiles, sizeof *m->y_max);
     m->recent = folds ? lsp_memory_alloc(plan->key_rows * shape->d_v, element) : NULL;
     m->scratch = lsp_memory_zalloc(threads, sizeof *m->scratch);
-    m->chunk_rows = lsp_attention_chunk_rows(&plan->problem, plan->key_rows, threads);
+    m->chunk_rows = lsp_attention_share_rows(plan->key_rows, plan->key_rows, threads);
     bool ok = m->queries && m->base && m->weight && m->y && m->packed_q && m->packed_y && m->y_max &&
               (m->recent || !folds) && m->scratch;
     for (int t = 0; ok && t < threads; t++) {

@@ -59,7 +59,7 @@ int64_t lsp_partition_matrices(const lsp_partition *d, int group)
 static lsp_partition_kind settle_partition(const lsp_problem *p, int group_ranks)
 {
     if (p->desc.partition != LSP_PARTITION_AUTO) return p->desc.partition;
-    if (group_ranks == 1) return LSP_PARTITION_CONTIGUOUS;
+    if (group_ranks == 1 || p->mask.block_size > 0) return LSP_PARTITION_CONTIGUOUS;
     if (p->documents || p->desc.mask == LSP_MASK_WINDOW) return LSP_PARTITION_BALANCED;
     return p->desc.mask == LSP_MASK_CAUSAL ? LSP_PARTITION_CYCLIC : LSP_PARTITION_CONTIGUOUS;
 }
@@ -90,14 +90,30 @@ static int64_t cut_by_work(const lsp_problem *p, int64_t begin, int64_t end, dou
     return low;
 }
 
+/* Where rank r of a contiguous partition begins: between blocks when there is one for each rank. */
+static int64_t contiguous_cut(const lsp_partition *d, int r)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t rows = desc->row_end - desc->row_begin, ranks = d->group_ranks,
+            block = d->problem->mask.block_size;
+    if (block > 0) {
+        int64_t first = desc->row_begin / block, blocks = lsp_ceil_div(desc->row_end, block) - first;
+        if (blocks >= ranks) {
+            int64_t cut = first + blocks / ranks * r + blocks % ranks * r / ranks;
+            if (cut > desc->row_end / block) return desc->row_end; /* cut * block may be more than 63 bits */
+            return lsp_min(desc->row_end, lsp_max(desc->row_begin, cut * block));
+        }
+    }
+    return desc->row_begin + rows / ranks * r + rows % ranks * r / ranks;
+}
+
 static void cut_contiguous(lsp_partition *d, bool by_work)
 {
     const lsp_attention_desc *desc = &d->problem->desc;
-    int64_t rows = desc->row_end - desc->row_begin, at = desc->row_begin;
+    int64_t at = desc->row_begin;
     double left = by_work ? row_work(d->problem, desc->row_begin, desc->row_end) : 0;
     for (int r = 0; r < d->group_ranks; r++) {
-        int64_t end = desc->row_begin + rows / d->group_ranks * (r + 1) +
-                      rows % d->group_ranks * (r + 1) / d->group_ranks;
+        int64_t end = contiguous_cut(d, r + 1);
         if (by_work && r + 1 < d->group_ranks) {
             end = cut_by_work(d->problem, at, desc->row_end, left / (d->group_ranks - r));
             left -= row_work(d->problem, at, end);
@@ -170,12 +186,58 @@ bool lsp_partition_few_rows(const lsp_partition *d, int r)
 
 bool lsp_partition_unit_tasks(const lsp_partition *d, int r, int threads)
 {
+    if (d->problem->desc.method == LSP_METHOD_TOPK) return false; /* looks at keys, then at values */
     if (lsp_partition_few_rows(d, r)) return true;
     return lsp_partition_unit_rows(d, r) <= LSP_UNIT_ROWS && unit_heads(d->problem) <= LSP_UNIT_HEADS &&
            (threads == 1 || d->panel_tiles / d->unit_tiles >= 2 * (int64_t)threads);
 }
 
 /* ---- keys -------------------------------------------------------------------------------------- */
+
+/* Where the keys of rank r begin when they lie with its rows; -1 when its rows begin inside a block. */
+static int64_t key_cut(const lsp_partition *d, int r)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t row = r < d->group_ranks ? d->ranges[r].begin : desc->row_end;
+    if (r == d->group_ranks || row == desc->row_end) return r == 0 ? desc->key_begin : desc->key_end;
+    if (row == desc->row_begin) return desc->key_begin;
+    if (row % d->problem->mask.block_size != 0) return -1;
+    return lsp_max(desc->key_begin, lsp_min(desc->key_end, lsp_mask_block_key(&d->problem->mask, row)));
+}
+
+/* Lays keys with the rows, where that leaves no rank with more than twice its share. */
+static lsp_status settle_keys(lsp_partition *d, lsp_error *error)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t ranks = d->group_ranks, most = 2 * lsp_ceil_div(d->unit_keys, ranks) + d->tile_keys;
+    if (d->problem->mask.block_size <= 0 || ranks == 1 || d->kind == LSP_PARTITION_CYCLIC ||
+        d->problem->units % d->groups != 0)
+        return LSP_OK;
+    int64_t *cuts = lsp_memory_zalloc(ranks + 1, sizeof *cuts),
+            *tiles = lsp_memory_zalloc(ranks + 1, sizeof *tiles);
+    if (!cuts || !tiles) {
+        lsp_memory_free(cuts);
+        lsp_memory_free(tiles);
+        return lsp_error_set(error, LSP_ERR_LIMIT, "not enough memory for the partition of keys");
+    }
+    bool fits = true;
+    cuts[0] = desc->key_begin;
+    for (int r = 0; fits && r < d->group_ranks; r++) {
+        cuts[r + 1] = key_cut(d, r + 1);
+        int64_t keys = cuts[r + 1] - cuts[r];
+        fits = cuts[r + 1] >= 0 && keys <= most;
+        tiles[r + 1] = tiles[r];
+        if (keys > 0) tiles[r + 1] += lsp_ceil_div(cuts[r + 1], d->tile_keys) - cuts[r] / d->tile_keys;
+    }
+    if (fits) {
+        d->key_cuts = cuts;
+        d->tiles_before = tiles;
+        return LSP_OK;
+    }
+    lsp_memory_free(cuts);
+    lsp_memory_free(tiles);
+    return LSP_OK;
+}
 
 static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
 {
@@ -200,14 +262,48 @@ static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
         desc->d_k * (int64_t)lsp_dtype_size(desc->k_type) + desc->d_v * (int64_t)lsp_dtype_size(desc->v_type);
     if (d->gather == LSP_GATHER_AUTO)
         d->gather = group_tiles * d->tile_keys <= ALL_BYTES / row_bytes &&
-                            d->problem->desc.mask != LSP_MASK_WINDOW && !d->problem->documents
+                            d->problem->desc.mask != LSP_MASK_WINDOW && !d->problem->documents &&
+                            d->problem->mask.block_size <= 0
                         ? LSP_GATHER_ALL
                         : LSP_GATHER_PANELS;
+}
+
+static int64_t units_of(const lsp_partition *d, int group)
+{
+    int64_t begin, end;
+    lsp_partition_units(d, group, &begin, &end);
+    return end - begin;
+}
+
+/* The rank that owns tile `index` where keys lie with the rows; all groups have equally many units then. */
+static int owner_of(const lsp_partition *d, int64_t index)
+{
+    int64_t before = index / units_of(d, 0);
+    int low = 0, high = d->group_ranks; /* tiles_before[low] <= before < tiles_before[high] */
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (d->tiles_before[middle] <= before)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static lsp_tile_place tile_with_rows(const lsp_partition *d, int64_t index)
+{
+    int r = owner_of(d, index);
+    int64_t tiles = d->tiles_before[r + 1] - d->tiles_before[r];
+    int64_t inside = index - units_of(d, 0) * d->tiles_before[r];
+    int64_t first = (d->key_cuts[r] / d->tile_keys + inside % tiles) * d->tile_keys;
+    return (lsp_tile_place){inside / tiles, first, lsp_max(first, d->key_cuts[r]),
+                            lsp_min(first + d->tile_keys, d->key_cuts[r + 1])};
 }
 
 lsp_tile_place lsp_partition_tile(const lsp_partition *d, int64_t index)
 {
     const lsp_attention_desc *desc = &d->problem->desc;
+    if (d->key_cuts) return tile_with_rows(d, index);
     int64_t first = (d->first_tile + index % d->unit_tiles) * d->tile_keys;
     return (lsp_tile_place){index / d->unit_tiles, first, lsp_max(first, desc->key_begin),
                             lsp_min(first + d->tile_keys, desc->key_end)};
@@ -215,27 +311,63 @@ lsp_tile_place lsp_partition_tile(const lsp_partition *d, int64_t index)
 
 int64_t lsp_partition_tile_row(const lsp_partition *d, int64_t index)
 {
+    if (d->key_cuts && index == units_of(d, 0) * d->tiles_before[d->group_ranks])
+        return units_of(d, 0) * d->unit_keys;
     lsp_tile_place place = lsp_partition_tile(d, index);
-    return place.unit * d->unit_keys + place.begin - d->problem->desc.key_begin;
+    if (!d->key_cuts) return place.unit * d->unit_keys + place.begin - d->problem->desc.key_begin;
+    int r = owner_of(d, index);
+    return units_of(d, 0) * (d->key_cuts[r] - d->key_cuts[0]) +
+           place.unit * (d->key_cuts[r + 1] - d->key_cuts[r]) + place.begin - d->key_cuts[r];
 }
 
-static int64_t group_tiles_of(const lsp_partition *d, int group)
+/* The end of the tiles that follow `index` in the sequence with the same unit and owner's place in it. */
+static int64_t same_unit_end(const lsp_partition *d, int64_t index)
 {
-    int64_t begin, end;
-    lsp_partition_units(d, group, &begin, &end);
-    return (end - begin) * d->unit_tiles;
+    if (!d->key_cuts) return (index / d->unit_tiles + 1) * d->unit_tiles;
+    int r = owner_of(d, index);
+    int64_t tiles = d->tiles_before[r + 1] - d->tiles_before[r], base = units_of(d, 0) * d->tiles_before[r];
+    return base + ((index - base) / tiles + 1) * tiles;
+}
+
+void lsp_partition_clip(const lsp_partition *d, int64_t unit, int64_t *begin, int64_t *end)
+{
+    int64_t tiles = d->unit_tiles, base = 0;
+    if (d->key_cuts) {
+        int r = owner_of(d, *begin);
+        tiles = d->tiles_before[r + 1] - d->tiles_before[r];
+        base = units_of(d, 0) * d->tiles_before[r];
+    }
+    *begin = lsp_max(*begin, base + unit * tiles);
+    *end = lsp_min(*end, base + (unit + 1) * tiles);
 }
 
 int64_t lsp_partition_owned_tile(const lsp_partition *d, int group, int r)
 {
-    int64_t tiles = group_tiles_of(d, group);
+    if (d->key_cuts) return units_of(d, group) * d->tiles_before[r];
+    int64_t tiles = units_of(d, group) * d->unit_tiles;
     return tiles / d->group_ranks * r + tiles % d->group_ranks * r / d->group_ranks;
+}
+
+void lsp_partition_owned_keys(const lsp_partition *d, int group, int r, int64_t unit, int64_t *begin,
+                              int64_t *end)
+{
+    int64_t key_begin = d->problem->desc.key_begin, base = unit * d->unit_keys;
+    if (d->key_cuts) {
+        *begin = d->key_cuts[r];
+        *end = d->key_cuts[r + 1];
+        return;
+    }
+    int64_t first = lsp_partition_tile_row(d, lsp_partition_owned_tile(d, group, r)) - base;
+    int64_t last = lsp_partition_tile_row(d, lsp_partition_owned_tile(d, group, r + 1)) - base;
+    *begin = key_begin + lsp_max(0, lsp_min(first, d->unit_keys));
+    *end = key_begin + lsp_max(0, lsp_min(last, d->unit_keys));
 }
 
 lsp_status lsp_partition_panels(const lsp_partition *d, int group, lsp_panel_spec **panels,
                                 int64_t **first_tiles, int64_t *count, lsp_error *error)
 {
-    int64_t most = group_tiles_of(d, group) / d->panel_tiles + d->group_ranks;
+    int64_t tiles = lsp_partition_owned_tile(d, group, d->group_ranks);
+    int64_t most = tiles / d->panel_tiles + d->group_ranks;
     *panels = lsp_memory_alloc(most, sizeof **panels);
     *first_tiles = lsp_memory_alloc(most + 1, sizeof **first_tiles);
     *count = 0;
@@ -251,7 +383,7 @@ lsp_status lsp_partition_panels(const lsp_partition *d, int group, lsp_panel_spe
             (*panels)[(*count)++] = (lsp_panel_spec){row, next - row, r};
         }
     }
-    (*first_tiles)[*count] = group_tiles_of(d, group);
+    (*first_tiles)[*count] = tiles;
     return LSP_OK;
 }
 
@@ -266,12 +398,13 @@ bool lsp_partition_sees(const lsp_partition *d, int group, int r, int64_t tile_b
 {
     const lsp_problem *p = d->problem;
     if (d->rows[r] == 0) return false;
-    if (p->desc.mask == LSP_MASK_NONE && !p->documents && !p->key_lengths) return true;
+    if (p->desc.mask == LSP_MASK_NONE && !p->documents && !p->key_lengths && p->mask.block_size <= 0)
+        return true;
     int64_t unit_begin, unit_end;
     lsp_partition_units(d, group, &unit_begin, &unit_end);
     for (int64_t t = tile_begin; t < tile_end;) {
         lsp_tile_place place = lsp_partition_tile(d, t);
-        int64_t same_unit = lsp_min(tile_end, (place.unit + 1) * d->unit_tiles);
+        int64_t same_unit = lsp_min(tile_end, same_unit_end(d, t));
         int64_t last = lsp_partition_tile(d, same_unit - 1).end,
                 batch = (unit_begin + place.unit) / p->desc.kv_heads;
         /* The last rows of a causal mask see most: a yes is found soon. */
@@ -293,6 +426,7 @@ lsp_status lsp_partition_make(const lsp_problem *problem, const lsp_tile_shape *
     lsp_status status = choose_groups(d, error);
     if (status == LSP_OK) status = cut_rows(d, error);
     if (status == LSP_OK) cut_keys(d, shape);
+    if (status == LSP_OK) status = settle_keys(d, error);
     if (status != LSP_OK) lsp_partition_free(d);
     return status;
 }
@@ -302,5 +436,7 @@ void lsp_partition_free(lsp_partition *d)
     lsp_memory_free(d->ranges);
     lsp_memory_free(d->range_first);
     lsp_memory_free(d->rows);
+    lsp_memory_free(d->key_cuts);
+    lsp_memory_free(d->tiles_before);
     memset(d, 0, sizeof *d);
 }

@@ -3,7 +3,10 @@
  *
  * Ranks form `groups` groups of `group_ranks`; a group has the K/V matrices (units) [u0, u1). Inside a
  * group each rank has the same rows of every query head, and a contiguous share of the group's key
- * tiles: the tiles of all its units, one unit after the other.
+ * tiles: the tiles of all its units, one unit after the other. Where rows of different ranks have no key in
+ * common (method block, rows cut between blocks), keys lie with the rows instead: each rank owns what its rows
+ * see, the sequence goes rank by rank, in each unit by unit, and a tile cut by a rank's end stands in it twice,
+ * each time with the keys of one side.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_METHOD_PARTITION_H
 #define LSP_METHOD_PARTITION_H
@@ -34,6 +37,9 @@ typedef struct lsp_partition {
     int64_t first_tile, unit_tiles; /* tiles of every unit: first_tile .. first_tile + unit_tiles */
     int64_t unit_keys;              /* key_end - key_begin */
     int64_t panel_tiles;
+    /* Keys that lie with the rows: rank r owns keys [key_cuts[r], key_cuts[r + 1]) of every unit, and
+     * tiles_before[r] tiles of a unit come before its own; both [group_ranks + 1]. NULL: unit by unit. */
+    int64_t *key_cuts, *tiles_before;
 } lsp_partition;
 
 /* Local. shape: of the kernel that will be used. */
@@ -65,6 +71,13 @@ int64_t lsp_partition_unit_rows(const lsp_partition *d, int r);
 
 /* Local. Place of tile `index` of a group's sequence of tiles; units count from the group's first. */
 lsp_tile_place lsp_partition_tile(const lsp_partition *d, int64_t index);
+
+/* Local. Cuts tiles [*begin, *end) of one panel to those of a unit of the group. */
+void lsp_partition_clip(const lsp_partition *d, int64_t unit, int64_t *begin, int64_t *end);
+
+/* Local. Keys [*begin, *end) of unit `unit` of a group that group rank r owns. */
+void lsp_partition_owned_keys(const lsp_partition *d, int group, int r, int64_t unit, int64_t *begin,
+                              int64_t *end);
 
 /* Local. Flattened key row (of the group) at which tile `index` starts. */
 int64_t lsp_partition_tile_row(const lsp_partition *d, int64_t index);

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "method/method.h"
 
 #include <math.h>
 #include <string.h>
@@ -59,6 +60,13 @@ static lsp_status check_choices(const lsp_attention_desc *d, lsp_error *error)
                              "instruction set %d, gather mode %d or partition %d does not exist", (int)d->isa,
                              (int)d->gather, (int)d->partition);
     return LSP_OK;
+}
+
+static lsp_status check_method(const lsp_attention_desc *d, lsp_error *error)
+{
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    if (!method) return lsp_error_set(error, LSP_ERR_USAGE, "method %d does not exist", (int)d->method);
+    return method->check ? method->check(d, error) : LSP_OK;
 }
 
 static lsp_status check_numbers(const lsp_attention_desc *d, lsp_error *error)
@@ -174,6 +182,7 @@ lsp_status lsp_problem_make(const lsp_attention_desc *desc, lsp_problem *problem
     if (d->scale == 0) d->scale = 1 / sqrt((double)d->d_k);
     if (status == LSP_OK) status = check_part(d, error);
     if (status == LSP_OK) status = check_choices(d, error);
+    if (status == LSP_OK) status = check_method(d, error);
     if (status == LSP_OK) status = check_numbers(d, error);
     if (status == LSP_OK) status = check_arrays(d, error);
     if (status != LSP_OK) return status;
@@ -198,7 +207,8 @@ lsp_status lsp_problem_make(const lsp_attention_desc *desc, lsp_problem *problem
                         .documents = p.documents,
                         .documents_k = p.documents_k,
                         .document_count = d->document_count,
-                        .key_lengths = p.key_lengths};
+                        .key_lengths = p.key_lengths,
+                        .block_size = d->method == LSP_METHOD_BLOCK ? d->block_size : 0};
     *problem = p;
     return LSP_OK;
 }
@@ -229,11 +239,11 @@ uint64_t lsp_problem_hash(const lsp_problem *p)
 {
     const lsp_attention_desc *d = &p->desc;
     const int64_t whole[] = {
-        d->batch,        d->heads,          d->kv_heads, d->n,         d->m,         d->d_k,
-        d->d_v,          d->row_begin,      d->row_end,  d->key_begin, d->key_end,   d->q_type,
-        d->k_type,       d->v_type,         d->compute,  d->mask,      d->align,     d->window_left,
-        d->window_right, d->document_count, d->isa,      d->gather,    d->partition, d->panel_rows,
-        d->head_groups};
+        d->batch,        d->heads,          d->kv_heads,   d->n,         d->m,          d->d_k,
+        d->d_v,          d->row_begin,      d->row_end,    d->key_begin, d->key_end,    d->q_type,
+        d->k_type,       d->v_type,         d->compute,    d->mask,      d->align,      d->window_left,
+        d->window_right, d->document_count, d->isa,        d->gather,    d->partition,  d->panel_rows,
+        d->head_groups,  d->method,         d->block_size, d->topk,      d->renormalize};
     const double real[] = {d->scale, d->softcap};
     uint64_t hash = mix(0xcbf29ce484222325u, whole, sizeof whole);
     hash = mix(hash, real, sizeof real);

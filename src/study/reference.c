@@ -10,6 +10,29 @@
 
 enum { BLOCK = 1024 }; /* keys summed on their own first, so that the error does not grow with m */
 
+/* floor(row * m / n) without the product, which may have 80 bits: long division by its binary digits. */
+static int64_t share_of(const lsp_attention_desc *desc, int64_t row)
+{
+    int64_t quotient = 0, rest = 0;
+    for (int bit = 62; bit >= 0; bit--) {
+        quotient *= 2;
+        rest *= 2;
+        if (desc->m >> bit & 1) rest += row;
+        quotient += rest / desc->n;
+        rest %= desc->n;
+    }
+    return quotient;
+}
+
+/* Blocks are counted from row 0 in steps of block_size. */
+static void cut_to_block(const lsp_attention_desc *desc, lsp_reference_row *row)
+{
+    int64_t begin = row->row / desc->block_size * desc->block_size;
+    int64_t end = desc->n - begin < desc->block_size ? desc->n : begin + desc->block_size;
+    row->first = lsp_max(row->first, share_of(desc, begin));
+    row->stop = lsp_min(row->stop, share_of(desc, end));
+}
+
 void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row)
 {
     /* A document is a piece of its own, with its own first row and key. Keys beyond the key length do not
@@ -29,6 +52,9 @@ void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row)
     row->position = key_begin + inside;
     row->first = lsp_max(key_begin, desc->key_begin);
     row->stop = lsp_min(key_end, desc->key_end);
+    if (desc->method == LSP_METHOD_BLOCK) cut_to_block(desc, row);
+    row->kept_first = row->first;
+    row->kept_stop = row->stop;
     row->kv_head =
         desc->kv_head_of ? desc->kv_head_of[row->head] : row->head / (desc->heads / desc->kv_heads);
 }
@@ -103,6 +129,7 @@ lsp_reference_peak lsp_reference_scan(const lsp_reference_keys *keys, const lsp_
     for (cursor at = {0}; next_key(keys, row, &at);) {
         double score = score_of(keys, row, &at, scratch, &size);
         peak.keys++;
+        if (isfinite(size) && size > peak.size) peak.size = size;
         if (isnan(score) || score == INFINITY) {
             peak.broken = true;
             continue;
@@ -111,6 +138,30 @@ lsp_reference_peak lsp_reference_scan(const lsp_reference_keys *keys, const lsp_
         if (isfinite(score) && fabs(score) > peak.magnitude) peak.magnitude = fabs(score);
     }
     return peak;
+}
+
+void lsp_reference_list(const lsp_reference_keys *keys, const lsp_reference_row *row, double *scores,
+                        int64_t *key_of, double *scratch)
+{
+    double size = 0;
+    for (cursor at = {0}; next_key(keys, row, &at);) {
+        *scores++ = score_of(keys, row, &at, scratch, &size);
+        *key_of++ = at.key;
+    }
+}
+
+double lsp_reference_longest(const lsp_reference_keys *keys, const lsp_reference_row *row, double *scratch)
+{
+    const lsp_attention_desc *desc = keys->desc;
+    double longest = 0, size = 0, *v = scratch + desc->d_k;
+    for (cursor at = {0}; next_key(keys, row, &at);) {
+        double square = 0;
+        if (!(fabs(score_of(keys, row, &at, scratch, &size) - row->cut->score) <= row->cut->near)) continue;
+        lsp_convert_load(desc->v_type, keys->v, at.slot * desc->d_v, desc->d_v, v);
+        for (int64_t c = 0; c < desc->d_v; c++) square += v[c] * v[c];
+        longest = fmax(longest, sqrt(square));
+    }
+    return longest;
 }
 
 static void flush_block(double *block, int64_t count, double *sums)
@@ -128,14 +179,17 @@ void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *
     memset(block, 0, (size_t)count * sizeof *block);
     for (cursor at = {0}; next_key(keys, row, &at);) {
         double size = 0, norm = 0;
-        double weight = exp(score_of(keys, row, &at, k, &size) - top);
+        double score = score_of(keys, row, &at, k, &size), weight = exp(score - top);
+        const lsp_reference_cut *cut = row->cut;
+        bool cut_off = cut && (score < cut->score || (score == cut->score && at.key > cut->key));
         lsp_convert_load(desc->v_type, keys->v, at.slot * desc->d_v, desc->d_v, v);
-        for (int64_t c = 0; c < desc->d_v; c++) {
+        for (int64_t c = 0; c < desc->d_v && !cut_off; c++) {
             double term = weight * v[c];
             block[LSP_SUM_VALUES + c] += term;
             norm += term * term;
         }
         block[LSP_SUM_WEIGHT] += weight;
+        if (cut_off || at.key < row->kept_first || at.key >= row->kept_stop) block[LSP_SUM_DROPPED] += weight;
         if (isfinite(norm)) block[LSP_SUM_SPREAD] += norm;
         if (weight > 0) block[LSP_SUM_SIZE] += weight * size;
         if (++in_block == BLOCK) {

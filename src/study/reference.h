@@ -14,32 +14,46 @@ typedef struct lsp_reference_keys {
     const void *k, *v; /* the runs one after the other, in desc's types */
 } lsp_reference_keys;
 
+/* Where the keys that a row keeps end (method topk): those of larger scores, and of equal ones up to `key`. */
+typedef struct lsp_reference_cut {
+    double score;
+    int64_t key;
+    double near;   /* scores as near as this may change places by the rounding of the computing type */
+    int64_t swaps; /* pairs of a kept and a dropped key, at most, that may have changed places */
+    double length; /* longest row of V among keys that may have */
+} lsp_reference_cut;
+
 /* A query row, and what it sees, by absolute key index. */
 typedef struct lsp_reference_row {
     int64_t batch, head, row;
     int64_t kv_head;
-    int64_t first, stop; /* keys of its document, within the key length and the selection */
-    int64_t position;    /* of the row among the keys */
-    const double *q;     /* [d_k] */
+    int64_t first, stop; /* keys of its document and block, within the key length and the selection */
+    int64_t kept_first, kept_stop; /* the same, unless a caller wants the weight outside of other limits */
+    int64_t position;              /* of the row among the keys */
+    const double *q;               /* [d_k] */
+    const lsp_reference_cut *cut;  /* NULL: the row keeps all that it sees */
 } lsp_reference_row;
 
 /* What the first pass over the keys finds. */
 typedef struct lsp_reference_peak {
     double score;     /* largest visible score, -inf when none */
     double magnitude; /* largest finite |score| */
+    double size;      /* largest size of what a score was added up from */
     bool broken;      /* some visible score is NaN or +Inf, so that the whole row is NaN */
     int64_t keys;     /* visible keys met */
 } lsp_reference_peak;
 
-/* Sums of the second pass over w = exp(score - top), followed by the weighted V row [d_v]. */
+/* Sums of the second pass over w = exp(score - top), followed by the weighted V row [d_v] (of what the cut keeps). */
 enum {
     LSP_SUM_WEIGHT = 0, /* w */
     LSP_SUM_SPREAD = 1, /* w^2 ||v||^2 */
     LSP_SUM_SIZE = 2,   /* w times the size of what the score was added up from */
-    LSP_SUM_VALUES = 3
+    LSP_SUM_DROPPED =
+        3, /* w of keys outside of kept_first to kept_stop, and of those that the cut leaves out */
+    LSP_SUM_VALUES = 4
 };
 
-/* Local. Fills kv_head, first, stop and position from batch, head and row. */
+/* Local. Fills all but q from batch, head and row. */
 void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row);
 
 /* Local. Whether the row sees key `key`. */
@@ -51,6 +65,14 @@ int64_t lsp_reference_scratch(const lsp_attention_desc *desc);
 /* Local. First pass: over the row's visible keys among those held. */
 lsp_reference_peak lsp_reference_scan(const lsp_reference_keys *keys, const lsp_reference_row *row,
                                       double *scratch);
+
+/* Local. Scores and keys of the row's visible keys among those held, in the order of the runs, to scores and keys (as
+ * many as lsp_reference_scan counted). */
+void lsp_reference_list(const lsp_reference_keys *keys, const lsp_reference_row *row, double *scores,
+                        int64_t *key_of, double *scratch);
+
+/* Local. Length of the longest row of V among visible keys held whose scores are as near to the cut's as cut->near. */
+double lsp_reference_longest(const lsp_reference_keys *keys, const lsp_reference_row *row, double *scratch);
 
 /* Local. Second pass: adds to sums[LSP_SUM_VALUES + d_v]; top is the largest score over all ranks. */
 void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *row, double top, double *sums,

@@ -148,7 +148,7 @@ static void deck_errors_name_line_and_nearest(void **state)
     refuse("[attention]\nwindow = 3\n", "'attention.window_left'");
     refuse("[attention]\nmask = cusal\n", "a.ini:2: bad value 'cusal'");
     refuse("[attention]\nmask = cusal\n", "none, causal, window");
-    refuse("[attention]\nmethod = topk\n", "this version allows: exact");
+    refuse("[attention]\nmethod = tpok\n", "this version allows: exact, block, topk");
     refuse("[verify]\nrows = many\n", "a whole number from 0 to 1000000");
     refuse("[verify]\nrows = -1\n", "bad value '-1'");
     refuse("[verify]\nrows = 1.5\n", "bad value '1.5'");

@@ -31,7 +31,7 @@ static bool rule_shows(const lsp_mask *mask, int64_t p, int64_t j)
  * that exist. *position is absolute. */
 static bool shows(const lsp_mask *mask, int64_t keys, int64_t i, int64_t j, int64_t *position)
 {
-    int64_t row0 = 0, rows = mask->n, key0 = 0, key_count = keys;
+    int64_t row0 = 0, rows = mask->n, key0 = 0, key_count = keys, whole_row = i;
     for (int64_t d = 0; mask->documents && d < mask->document_count; d++) {
         if (i < mask->documents[d] || i >= mask->documents[d + 1]) continue;
         row0 = mask->documents[d];
@@ -43,6 +43,13 @@ static bool shows(const lsp_mask *mask, int64_t keys, int64_t i, int64_t j, int6
     int64_t p = position_of(mask, i - row0, rows, key_count);
     *position = key0 + p;
     if (j < key0 || j >= key0 + key_count || j < mask->key_begin || j >= mask->key_end) return false;
+    if (mask->block_size > 0) {
+        int64_t begin = 0, end = mask->block_size;
+        for (; !(begin <= whole_row && whole_row < end); begin += mask->block_size)
+            end = begin + 2 * mask->block_size;
+        if (end > mask->n) end = mask->n;
+        if (j < begin * mask->m / mask->n || j >= end * mask->m / mask->n) return false;
+    }
     return rule_shows(mask, p, j - key0);
 }
 
@@ -198,6 +205,48 @@ static void mask_takes_documents_of_their_own_over_keys(void **state)
     check_rules(mask, 5);
 }
 
+/* Blocks cut what the mask, a selection, lengths and documents leave; positions stay those of the whole. */
+static void mask_ends_at_blocks(void **state)
+{
+    (void)state;
+    const int64_t rows[] = {0, 3, 3, 8, 10, 14}, keys[] = {0, 5, 7, 9, 9, 10}, lengths[] = {10, 0, 4, 6, 8};
+    const int64_t shapes[][2] = {{1, 9}, {9, 1}, {7, 7}, {14, 10}, {10, 13}};
+    for (int64_t block = 1; block <= 15; block++) {
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+            lsp_mask mask = plain(shapes[s][0], shapes[s][1]);
+            mask.block_size = block;
+            check_rules(mask, 1);
+        }
+        lsp_mask mask = plain(14, 10);
+        mask.block_size = block;
+        mask.documents = rows;
+        mask.documents_k = keys;
+        mask.document_count = 5;
+        check_rules(mask, 1);
+        mask.key_lengths = lengths;
+        check_rules(mask, 5);
+        mask.key_begin = 2;
+        mask.key_end = 8;
+        check_rules(mask, 5);
+    }
+    for (int64_t block = 1; block <= 15; block++)
+        for (int64_t m = 1; m <= 20; m++) {
+            lsp_mask mask = plain(14, m);
+            mask.block_size = block;
+            for (int64_t begin = 0; begin < m; begin++)
+                for (int64_t end = begin + 1; end <= m + 3; end++) {
+                    bool parts = false;
+                    for (int64_t row = block; row < 14; row += block)
+                        parts = parts || (row * m / 14 > begin && row * m / 14 < end && row * m / 14 < m);
+                    assert_int_equal(lsp_mask_parts(&mask, begin, end), parts);
+                }
+        }
+    lsp_mask huge = plain((int64_t)1 << 40, ((int64_t)1 << 40) - 1);
+    huge.block_size = ((int64_t)1 << 39) + 1;
+    lsp_sight sight = lsp_mask_sight(&huge, 0, huge.n - 1);
+    assert_true(sight.begin == ((int64_t)1 << 39) && sight.end == huge.m);
+}
+
 static void one_document_is_the_same_as_none(void **state)
 {
     (void)state;
@@ -242,6 +291,7 @@ int main(void)
         cmocka_unit_test(mask_ends_at_key_lengths),
         cmocka_unit_test(mask_keeps_documents_apart),
         cmocka_unit_test(mask_takes_documents_of_their_own_over_keys),
+        cmocka_unit_test(mask_ends_at_blocks),
         cmocka_unit_test(one_document_is_the_same_as_none),
         cmocka_unit_test(pairs_of_long_sequences_are_exact),
     };

@@ -1,0 +1,46 @@
+/* The registry of methods: one table of functions each.
+ *
+ * Every method works on a plan (method/attention.h): rows of Q dealt to the ranks, keys in absolute tiles,
+ * panels gathered in global order. A new method adds its constant to lsp_method, a table, and a line in
+ * method.c; the command learns its name there.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_METHOD_METHOD_H
+#define LSP_METHOD_METHOD_H
+
+#include "base/error.h"
+#include "kernel/kernel.h"
+#include "method/problem.h"
+
+/* Of one execution: this rank's runs, as lsp_attention_execute has them. */
+typedef struct lsp_method_arrays {
+    const void *q, *k, *v;
+    void *out, *lse; /* lse may be NULL */
+} lsp_method_arrays;
+
+typedef struct lsp_method_ops {
+    const char *name;
+    /* Local. Whether what the description says for this method can be done; NULL: always. */
+    lsp_status (*check)(const lsp_attention_desc *desc, lsp_error *error);
+    /* The plan's gather brings K alone, and `prepare` makes one for V: for methods that look at keys first. */
+    bool keys_alone;
+    /* Collective. Allocates the method's own state of rows, after the plan's gather was made. NULL: that of the exact
+     * method is what it needs. `release` frees it; also after a failure. */
+    lsp_status (*prepare)(lsp_attention *plan);
+    void (*release)(lsp_attention *plan);
+    /* Local. Bytes of that state for one query row; NULL: as the exact method. */
+    int64_t (*row_bytes)(const lsp_problem *problem, const lsp_kernel *kernel);
+    /* Collective. Computes; fills every field of *stats. Every rank returns the same. */
+    lsp_status (*execute)(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats);
+} lsp_method_ops;
+
+/* Local. NULL for a method that does not exist. */
+const lsp_method_ops *lsp_method_get(lsp_method method);
+
+/* The tables. */
+extern const lsp_method_ops lsp_method_exact, lsp_method_block, lsp_method_topk;
+
+/* Collective. Exact attention over what the plan's mask shows; also what block is made of. */
+lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *arrays,
+                             lsp_attention_stats *stats);
+
+#endif

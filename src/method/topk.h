@@ -1,0 +1,27 @@
+/* Inside of the method topk. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_METHOD_TOPK_H
+#define LSP_METHOD_TOPK_H
+
+#include "method/attention.h"
+
+#include <longspan/topk.h>
+
+/* State of one plan; rows are those of this rank. */
+typedef struct lsp_topk {
+    lsp_candidates candidates;
+    lsp_gather *values;   /* V alone */
+    lsp_row_state recent; /* maxima and sums since the last fold; no output */
+    double *sums;         /* [rows][d_v] output */
+    double *dropped;      /* [rows] dropped mass; NaN where the row's sum is not a number */
+    double *lengths;      /* [units of all batches and heads] longest row of V that is seen */
+    lsp_topk_certificate certificate;
+    bool done; /* something was executed */
+} lsp_topk;
+
+/* Local. k, but no more than there are keys. */
+int64_t lsp_topk_most(const lsp_attention_desc *desc);
+
+/* Collective. Fills lengths from this rank's V, and the certificate from dropped and the counts. */
+lsp_status lsp_topk_certify(lsp_attention *plan, lsp_topk *topk, const void *v);
+
+#endif

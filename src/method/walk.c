@@ -1,0 +1,206 @@
+/* Panels and chunks of rows. SPDX-License-Identifier: BSD-3-Clause */
+#include "method/walk.h"
+
+#include "base/checked.h"
+
+#include <math.h>
+#include <omp.h>
+
+#define LOG2_E 1.4426950408889634074
+
+/* Chunks of the matrices that use a panel. */
+typedef struct task_list {
+    lsp_walk_panel panel;
+    int64_t matrix_begin, chunks; /* chunks of each matrix */
+    int64_t count;
+} task_list;
+
+static task_list list_tasks(const lsp_attention *plan, lsp_panel panel)
+{
+    task_list t = {.panel = {.panel = panel,
+                             .tile_begin = plan->panel_tiles[panel.index],
+                             .tile_end = plan->panel_tiles[panel.index + 1]}};
+    int64_t unit_begin = lsp_partition_tile(&plan->partition, t.panel.tile_begin).unit;
+    int64_t unit_end = lsp_partition_tile(&plan->partition, t.panel.tile_end - 1).unit + 1;
+    t.matrix_begin = plan->unit_matrix[unit_begin];
+    t.chunks = lsp_ceil_div(plan->rows, plan->chunk_rows);
+    t.count = (plan->unit_matrix[unit_end] - t.matrix_begin) * t.chunks;
+    return t;
+}
+
+/* ---- packing ----------------------------------------------------------------------------------- */
+
+static void *packed_tile_k(const lsp_attention *plan, int64_t index)
+{
+    return (char *)plan->packed_k +
+           (size_t)(index * plan->shape.tile_keys * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
+}
+
+static void *packed_tile_v(const lsp_attention *plan, int64_t index)
+{
+    return (char *)plan->packed_v + (size_t)(index * plan->shape.tile_keys * plan->shape.v_stride) *
+                                        (size_t)plan->kernel->packed_bytes;
+}
+
+/* Rows of the panel before the tile's. */
+static int64_t panel_row(const lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile)
+{
+    return lsp_partition_tile_row(&plan->partition, tile) - plan->panels[panel->panel.index].first;
+}
+
+void lsp_walk_pack_k(lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    lsp_tile_place place = lsp_partition_tile(&plan->partition, tile);
+    size_t row_bytes = (size_t)d->d_k * lsp_dtype_size(d->k_type);
+    const char *k = (const char *)panel->panel.k + (size_t)panel_row(plan, panel, tile) * row_bytes;
+    int64_t index = tile - panel->tile_begin;
+    double norm = plan->kernel->pack_k(&plan->shape, k, d->k_type, place.begin - place.first,
+                                       place.end - place.begin, packed_tile_k(plan, index));
+    /* Where keys lie with the rows a rank may hold a part of such a tile, and must not take another bound for it
+     * than one that holds all. */
+    plan->bounds[index].k_norm =
+        lsp_mask_parts(&plan->problem.mask, place.first, place.first + plan->shape.tile_keys) ? INFINITY
+                                                                                              : norm;
+}
+
+void lsp_walk_pack_v(lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    lsp_tile_place place = lsp_partition_tile(&plan->partition, tile);
+    int64_t index = tile - panel->tile_begin;
+    size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
+    const char *v = (const char *)panel->panel.v + (size_t)panel_row(plan, panel, tile) * row_bytes;
+    plan->bounds[index].v_max = plan->kernel->pack_v(&plan->shape, v, d->v_type, place.begin - place.first,
+                                                     place.end - place.begin, packed_tile_v(plan, index));
+}
+
+lsp_key_tile lsp_walk_tile(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
+                           int64_t first, bool values)
+{
+    int64_t index = tile - chunk->panel->tile_begin;
+    lsp_key_tile t = {.k = packed_tile_k(plan, index), .first = first, .k_norm = plan->bounds[index].k_norm};
+    bool more = tile + 1 < chunk->tile_end;
+    if (more) t.next_k = packed_tile_k(plan, index + 1);
+    if (!values) return t;
+    t.v = packed_tile_v(plan, index);
+    t.v_max = plan->bounds[index].v_max;
+    if (more) t.next_v = packed_tile_v(plan, index + 1);
+    return t;
+}
+
+void lsp_walk_pack_queries(const lsp_walk_chunk *chunk, const lsp_attention *plan, const void *q)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    const char *from = (const char *)q + (size_t)(chunk->row * d->d_k) * lsp_dtype_size(d->q_type);
+    plan->kernel->pack_queries(d->d_k, from, d->q_type, chunk->rows, d->scale * LOG2_E, chunk->room->q);
+    plan->kernel->query_norms(d->d_k, chunk->rows, chunk->room->q, chunk->room->norm);
+}
+
+lsp_score_rule lsp_walk_rule(const lsp_attention *plan, int64_t head)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    double slope = d->alibi_slopes ? d->alibi_slopes[head] : 0;
+    return (lsp_score_rule){d->softcap * LOG2_E, slope * LOG2_E, d->scale * LOG2_E};
+}
+
+/* ---- chunks ------------------------------------------------------------------------------------ */
+
+/* Fills the sights of local rows [begin, begin + rows); returns their pairs among keys [low, high). */
+static double look(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
+                   int64_t high, lsp_sight *sight)
+{
+    int64_t range = 0, start = 0, pairs = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t row = lsp_attention_global_row(plan, begin + r, &range, &start);
+        sight[r] = lsp_mask_sight(&plan->problem.mask, batch, row);
+        pairs += lsp_max(0, lsp_min(sight[r].end, high) - lsp_max(sight[r].begin, low));
+    }
+    return (double)pairs;
+}
+
+/* Whether any of local rows [begin, begin + rows) may see keys [low, high): sights never go back. */
+static bool may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
+                    int64_t high)
+{
+    int64_t range = 0, start = 0;
+    int64_t first = lsp_attention_global_row(plan, begin, &range, &start);
+    int64_t last = lsp_attention_global_row(plan, begin + rows - 1, &range, &start);
+    return lsp_mask_sight(&plan->problem.mask, batch, first).begin < high &&
+           lsp_mask_sight(&plan->problem.mask, batch, last).end > low;
+}
+
+bool lsp_walk_sees(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
+                   lsp_tile_place *place)
+{
+    const lsp_sight *sight = chunk->room->sight;
+    *place = lsp_partition_tile(&plan->partition, tile);
+    /* Sights never go back: the chunk's ends tell whether any row sees the tile. */
+    return sight[0].begin < place->end && sight[chunk->rows - 1].end > place->begin;
+}
+
+/* Returns the pairs met. */
+static double run_task(const lsp_walk *walk, const task_list *tasks, int64_t task, lsp_thread_room *room,
+                       bool main_thread)
+{
+    const lsp_attention *plan = walk->plan;
+    const lsp_query_matrix *matrix = &plan->matrices[tasks->matrix_begin + task / tasks->chunks];
+    int64_t begin = task % tasks->chunks * plan->chunk_rows;
+    lsp_walk_chunk chunk = {.panel = &tasks->panel,
+                            .matrix = matrix,
+                            .row = matrix->first + begin,
+                            .rows = lsp_min(plan->chunk_rows, plan->rows - begin),
+                            .tile_begin = tasks->panel.tile_begin,
+                            .tile_end = tasks->panel.tile_end,
+                            .room = room,
+                            .main_thread = main_thread};
+    lsp_partition_clip(&plan->partition, matrix->unit, &chunk.tile_begin, &chunk.tile_end);
+    chunk.low = lsp_partition_tile(&plan->partition, chunk.tile_begin).begin;
+    chunk.high = lsp_partition_tile(&plan->partition, chunk.tile_end - 1).end;
+    if (!may_see(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high)) return 0;
+    double pairs = look(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high, room->sight);
+    walk->compute(walk->user, &chunk);
+    return pairs;
+}
+
+static void run_panel(lsp_walk *walk, lsp_panel panel)
+{
+    lsp_attention *plan = walk->plan;
+    task_list tasks = list_tasks(plan, panel);
+    double done = 0, share = walk->progress_end - walk->progress_begin;
+#pragma omp parallel num_threads(plan->ctx->layout.threads)
+    {
+        uint64_t mode = lsp_fpmode_enter();
+        int thread = omp_get_thread_num();
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t t = tasks.panel.tile_begin; t < tasks.panel.tile_end; t++)
+            if (walk->pack) walk->pack(walk->user, &tasks.panel, t);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < tasks.count; task++) {
+            double pairs = run_task(walk, &tasks, task, &plan->rooms[thread], thread == 0);
+#pragma omp atomic
+            done += pairs;
+            if (thread == 0 && plan->progress && plan->pairs > 0) {
+                double now;
+#pragma omp atomic read
+                now = done;
+                plan->progress(plan->progress_user,
+                               walk->progress_begin + share * (walk->pairs + now) / plan->pairs);
+            }
+        }
+        lsp_fpmode_leave(mode);
+    }
+    walk->pairs += done;
+}
+
+lsp_status lsp_walk_run(lsp_walk *walk, const void *k, const void *v)
+{
+    lsp_panel panel;
+    walk->pairs = 0;
+    lsp_status status = lsp_gather_start(walk->gather, k, v);
+    while (status == LSP_OK && lsp_gather_next(walk->gather, &panel, &status)) {
+        run_panel(walk, panel);
+        lsp_gather_release(walk->gather);
+    }
+    return status == LSP_OK ? lsp_gather_finish(walk->gather) : status;
+}

@@ -1,0 +1,287 @@
+/* The choice of the k largest scores in every kernel, against sorting; weights and sums of rows of V.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/checked.h"
+#include "base/convert.h"
+#include "base/random.h"
+#include "kernel/kernel.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One column: q = 1, so that a row's scores are the keys' only element times log2 e. */
+enum { KEYS = 2600, ROWS = 5, D = 1 };
+
+typedef struct choice {
+    const lsp_kernel *kernel;
+    lsp_tile_shape shape;
+    lsp_dtype type; /* of results */
+    int64_t most;
+    lsp_candidates candidates;
+    void *max, *sum;
+    double kept[ROWS];
+} choice;
+
+static void *room(int64_t count, size_t size)
+{
+    void *pointer = aligned_alloc(64, (size_t)lsp_round_up(count * (int64_t)size + 64, 64));
+    assert_non_null(pointer);
+    memset(pointer, 0, (size_t)lsp_round_up(count * (int64_t)size + 64, 64));
+    return pointer;
+}
+
+static void fill(lsp_dtype type, void *values, int64_t count, double value)
+{
+    for (int64_t i = 0; i < count; i++) lsp_convert_store(type, &value, 1, values, i);
+}
+
+/* Runs all tiles over keys whose scores are given in natural units; row r sees keys from r * 7 to the end less r. */
+static choice choose(const lsp_kernel *kernel, const double *scores, int64_t most, bool renormalize)
+{
+    choice c = {.kernel = kernel,
+                .shape = kernel->shape(D, D),
+                .type = lsp_dtype_result(kernel->compute),
+                .most = most};
+    size_t element = lsp_dtype_size(c.type);
+    int64_t stride = kernel->candidate_stride(most), tiles = lsp_ceil_div(KEYS, c.shape.tile_keys);
+    assert_true(stride > most);
+    c.candidates = (lsp_candidates){most,
+                                    stride,
+                                    room(ROWS * stride, element),
+                                    room(ROWS * stride, sizeof(int32_t)),
+                                    room(ROWS, sizeof(int32_t)),
+                                    room(ROWS, element)};
+    c.max = room(ROWS, element), c.sum = room(ROWS, element);
+    fill(c.type, c.max, ROWS, -INFINITY);
+    fill(c.type, c.candidates.least, ROWS, -INFINITY);
+    double ones[ROWS], norm[ROWS], factor = 1.4426950408889634;
+    lsp_sight sight[ROWS];
+    for (int64_t r = 0; r < ROWS; r++) ones[r] = 1, sight[r] = (lsp_sight){r * 7, KEYS - r, r};
+    void *q = room(ROWS * c.shape.k_depth, 8), *k = room(c.shape.tile_keys * c.shape.k_depth, 8),
+         *scratch = room((int64_t)kernel->scratch_bytes(&c.shape), 1);
+    uint64_t mode = lsp_fpmode_enter();
+    kernel->pack_queries(D, ones, LSP_F64, ROWS, factor, q);
+    kernel->query_norms(D, ROWS, q, norm);
+    lsp_score_rule rule = {.factor = factor};
+    lsp_query_rows rows = {ROWS, q, norm, sight, NULL, c.max, c.sum};
+    for (int64_t t = 0; t < tiles; t++) {
+        int64_t first = t * c.shape.tile_keys;
+        double k_norm =
+            kernel->pack_k(&c.shape, scores + first, LSP_F64, 0, lsp_min(c.shape.tile_keys, KEYS - first), k);
+        lsp_key_tile tile = {.k = k, .first = first, .k_norm = k_norm};
+        kernel->select(&c.shape, &rule, &tile, &rows, &c.candidates, scratch);
+    }
+    kernel->weigh(&rule, ROWS, &c.candidates, c.max, c.sum, renormalize, c.kept);
+    lsp_fpmode_leave(mode);
+    free(q);
+    free(k);
+    free(scratch);
+    return c;
+}
+
+static void drop(choice *c)
+{
+    void *const owned[] = {
+        c->candidates.scores, c->candidates.keys, c->candidates.counts, c->candidates.least, c->max, c->sum};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
+}
+
+typedef struct entry {
+    double score;
+    int32_t key;
+} entry;
+
+static int by_score(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    if (x->score != y->score) return x->score < y->score ? 1 : -1;
+    return x->key < y->key ? -1 : 1;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return ((const entry *)a)->key < ((const entry *)b)->key ? -1 : 1;
+}
+
+/* Scores must be told apart in the computing type, or be equal. */
+static void check(const lsp_kernel *kernel, const double *scores, int64_t most, const char *what)
+{
+    choice c = choose(kernel, scores, most, false);
+    entry *sorted = room(KEYS, sizeof *sorted);
+    for (int64_t r = 0; r < ROWS; r++) {
+        int64_t count = 0;
+        double top = -INFINITY, sum = 0, kept = 0;
+        for (int32_t key = (int32_t)r * 7; key < KEYS - r; key++) {
+            if (isnan(scores[key]) || scores[key] == -INFINITY) continue;
+            sorted[count++] = (entry){scores[key], key};
+            top = fmax(top, scores[key]);
+        }
+        for (int64_t i = 0; i < count; i++) sum += exp(sorted[i].score - top);
+        qsort(sorted, (size_t)count, sizeof *sorted, by_score);
+        int64_t wanted = lsp_min(count, most);
+        qsort(sorted, (size_t)wanted, sizeof *sorted, by_key);
+        if (c.candidates.counts[r] != wanted)
+            fail_msg("%s %s %s top %d row %d: keeps %d of %d", what, lsp_isa_name(kernel->isa),
+                     lsp_dtype_name(kernel->compute), (int)most, (int)r, c.candidates.counts[r], (int)wanted);
+        for (int64_t i = 0; i < wanted; i++) {
+            double weight, expected = exp(sorted[i].score - top) / sum;
+            if (c.candidates.keys[r * c.candidates.stride + i] != sorted[i].key)
+                fail_msg("%s %s %s top %d row %d: entry %d is key %d, not %d", what,
+                         lsp_isa_name(kernel->isa), lsp_dtype_name(kernel->compute), (int)most, (int)r,
+                         (int)i, c.candidates.keys[r * c.candidates.stride + i], sorted[i].key);
+            lsp_convert_load(c.type, c.candidates.scores, r * c.candidates.stride + i, 1, &weight);
+            double limit = kernel->compute == LSP_F64 ? 1e-13 : kernel->compute == LSP_F32 ? 1e-5 : 2e-2;
+            assert_true(fabs(weight - expected) <= limit * expected + 1e-37);
+            kept += expected;
+        }
+        assert_true(fabs(c.kept[r] - kept) < (kernel->compute == LSP_BF16 ? 1e-2 : 1e-5));
+    }
+    free(sorted);
+    drop(&c);
+}
+
+static void each_kernel(void (*test)(const lsp_kernel *kernel))
+{
+    for (int isa = LSP_ISA_PORTABLE; isa <= (int)lsp_isa_best(); isa++) {
+        test(lsp_kernel_get((lsp_isa)isa, LSP_F32));
+        test(lsp_kernel_get((lsp_isa)isa, LSP_F64));
+        test(lsp_kernel_get((lsp_isa)isa, LSP_BF16));
+    }
+}
+
+static const int64_t choices[] = {1, 2, 15, 16, 17, 64, 100, 511, 1000, 2599, 2600, 9000};
+enum { CHOICES = sizeof choices / sizeof *choices };
+
+/* Numbers that even bf16 holds, so that many are equal. */
+static double coarse(double x)
+{
+    return lsp_convert_from_bf16(lsp_convert_to_bf16(x));
+}
+
+static void check_kinds(const lsp_kernel *kernel)
+{
+    static double scores[KEYS];
+    for (int c = 0; c < CHOICES; c++) {
+        lsp_random_normals(3, 1, 0, KEYS, scores);
+        for (int i = 0; i < KEYS; i++) scores[i] = coarse(scores[i]);
+        check(kernel, scores, choices[c], "random");
+        for (int i = 0; i < KEYS; i++) scores[i] = 1.5;
+        check(kernel, scores, choices[c], "equal");
+        for (int i = 0; i < KEYS; i++) scores[i] = (i * 37) % 3 - 1;
+        check(kernel, scores, choices[c], "three values, zero among them");
+        for (int i = 0; i < KEYS; i++) scores[i] = coarse((i - KEYS / 2) / 300.0);
+        check(kernel, scores, choices[c], "rising");
+        for (int i = 0; i < KEYS; i++) scores[i] = coarse((KEYS / 2 - i) / 300.0);
+        check(kernel, scores, choices[c], "falling");
+    }
+}
+
+static void choice_is_that_of_sorting(void **state)
+{
+    (void)state;
+    each_kernel(check_kinds);
+}
+
+static void check_missing(const lsp_kernel *kernel)
+{
+    static double scores[KEYS];
+    lsp_random_normals(4, 1, 0, KEYS, scores);
+    for (int i = 0; i < KEYS; i++) scores[i] = i % 5 == 0 ? coarse(scores[i]) : -INFINITY;
+    check(kernel, scores, 64, "one of five");
+    check(kernel, scores, 2000, "one of five");
+}
+
+static void scores_of_minus_infinity_are_no_candidates(void **state)
+{
+    (void)state;
+    each_kernel(check_missing);
+}
+
+static void check_renormalized(const lsp_kernel *kernel)
+{
+    static double scores[KEYS];
+    lsp_random_normals(5, 1, 0, KEYS, scores);
+    choice c = choose(kernel, scores, 100, true);
+    for (int64_t r = 0; r < ROWS; r++) {
+        double sum = 0, weight;
+        for (int64_t i = 0; i < c.candidates.counts[r]; i++) {
+            lsp_convert_load(c.type, c.candidates.scores, r * c.candidates.stride + i, 1, &weight);
+            sum += weight;
+        }
+        assert_true(fabs(sum - 1) < 1e-6);
+        assert_true(c.kept[r] > 0 && c.kept[r] < 1);
+    }
+    drop(&c);
+}
+
+static void renormalized_weights_add_up_to_one(void **state)
+{
+    (void)state;
+    each_kernel(check_renormalized);
+}
+
+/* Every stored type and width; in pieces it is the same to the bit. */
+static void check_values(const lsp_kernel *kernel)
+{
+    enum { COUNT = 37, MOST = 200, V_ROWS = 50, FIRST = 1000 };
+    const lsp_dtype types[] = {LSP_F16, LSP_BF16, LSP_F32, LSP_F64};
+    const int64_t widths[] = {1, 3, 8, 16, 33, 64, 100, 131};
+    double values[V_ROWS * MOST], weights[COUNT], out[MOST], pieces[MOST];
+    float single[COUNT];
+    int32_t keys[COUNT];
+    if (!kernel->sum_values) return;
+    lsp_random_normals(6, 1, 0, COUNT, weights);
+    for (int i = 0; i < COUNT; i++) keys[i] = FIRST + i + i / 3, single[i] = (float)weights[i];
+    for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
+        for (int t = 0; t < 4; t++)
+            for (int narrow = 0; narrow < 2; narrow++) {
+                int64_t d = widths[w];
+                lsp_random_normals(7, 1, 0, V_ROWS * d, values);
+                void *v = room(V_ROWS * d, 8);
+                lsp_convert_store(types[t], values, V_ROWS * d, v, 0);
+                lsp_convert_load(types[t], v, 0, V_ROWS * d, values);
+                const void *given = narrow ? (const void *)single : weights;
+                lsp_dtype type = narrow ? LSP_F32 : LSP_F64;
+                size_t element = lsp_dtype_size(type);
+                for (int64_t c = 0; c < d; c++) out[c] = pieces[c] = 0.25;
+                kernel->sum_values(d, v, types[t], FIRST, COUNT, keys, given, type, out);
+                kernel->sum_values(d, v, types[t], FIRST, 10, keys, given, type, pieces);
+                kernel->sum_values(d, v, types[t], FIRST, COUNT - 10, keys + 10,
+                                   (const char *)given + 10 * element, type, pieces);
+                assert_memory_equal(out, pieces, (size_t)d * sizeof *out);
+                for (int64_t c = 0; c < d; c++) {
+                    double expected = 0.25;
+                    for (int i = 0; i < COUNT; i++)
+                        expected +=
+                            (narrow ? (double)single[i] : weights[i]) * values[(keys[i] - FIRST) * d + c];
+                    assert_true(fabs(out[c] - expected) < 1e-12);
+                }
+                free(v);
+            }
+}
+
+static void rows_of_v_add_up(void **state)
+{
+    (void)state;
+    each_kernel(check_values);
+    for (int isa = LSP_ISA_PORTABLE; isa <= (int)lsp_isa_best(); isa++)
+        assert_non_null(lsp_kernel_get((lsp_isa)isa, LSP_F64)->sum_values);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(choice_is_that_of_sorting),
+        cmocka_unit_test(scores_of_minus_infinity_are_no_candidates),
+        cmocka_unit_test(renormalized_weights_add_up_to_one),
+        cmocka_unit_test(rows_of_v_add_up),
+    };
+    return cmocka_run_group_tests_name("select", tests, NULL, NULL);
+}
