@@ -66,8 +66,8 @@ static lsp_status refuse_key(const char *section, const char *name, const char *
         const lsp_option *candidate = lsp_option_get((lsp_key)key);
         bool same = strcmp(candidate->section, section) == 0;
         known_section = known_section || same;
-        /* Of equally near names, one in the section meant is likelier. */
-        int distance = 2 * unlikeness(name, candidate->name) + !same;
+        /* A name in the section meant is likelier than one elsewhere that is a letter nearer. */
+        int distance = 2 * unlikeness(name, candidate->name) + (same ? 0 : 3);
         if (distance < least) {
             least = distance;
             nearest = candidate;
