@@ -145,7 +145,10 @@ int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t
 
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
 {
-    return problem->desc.compute == LSP_F32 && problem->desc.m > LSP_FOLD_TILES * tile_keys;
+    /* What a row may see: with blocks, the share of the longest. */
+    int64_t keys = problem->desc.m, block = problem->mask.block_size;
+    if (block > 0 && block < problem->desc.n) keys = lsp_mask_block_key(&problem->mask, block) + 1;
+    return problem->desc.compute == LSP_F32 && keys > LSP_FOLD_TILES * tile_keys;
 }
 
 static bool allocate_state(lsp_attention *plan, size_t element)

@@ -66,7 +66,7 @@ int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t
 /* Local. Rows that a thread takes at a time. */
 int64_t lsp_attention_chunk_rows(const lsp_problem *problem, int64_t rows, int threads);
 
-/* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32 over more keys than that. */
+/* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32 where rows may see more keys than that. */
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
 
 /* Collective. A gather of K or V or both for the plan's panels. */
