@@ -151,7 +151,7 @@ int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
-/* Keys that a row sees at most, by window and documents. */
+/* Keys that a row sees at most, by window, documents and blocks. */
 static int64_t farthest_sight(const lsp_problem *problem)
 {
     const lsp_attention_desc *d = &problem->desc;
@@ -161,6 +161,8 @@ static int64_t farthest_sight(const lsp_problem *problem)
     if (problem->documents_k) most = lsp_min(most, longest);
     if (d->mask == LSP_MASK_WINDOW && d->window_left < most && d->window_right < most)
         most = lsp_min(most, d->window_left + 1 + d->window_right);
+    int64_t block = problem->mask.block_size;
+    if (block > 0 && block < d->n) most = lsp_min(most, lsp_mask_block_key(&problem->mask, block) + 1);
     return most;
 }
 
