@@ -14,6 +14,12 @@
 static lsp_context *one_thread, *two_threads, *alone;
 static int rank, ranks;
 
+/* One rank is enough, and the oracles are slow; a failure there ends all. */
+static void check_first(const problem *p, const factors *f, double ratio, const char *what)
+{
+    if (rank == 0) check_factors(p, f, ratio, what);
+}
+
 static void check_case(problem *p, lsp_svd_options options, int64_t expected_rank, double ratio,
                        const char *what)
 {
@@ -21,7 +27,7 @@ static void check_case(problem *p, lsp_svd_options options, int64_t expected_ran
         p->desc.compute = (lsp_dtype)type;
         factors f = must_run(one_thread, p, &options);
         assert_int_equal(f.svd.rank, expected_rank);
-        check_factors(p, &f, ratio, what);
+        check_first(p, &f, ratio, what);
         free_factors(&f);
     }
 }
@@ -167,12 +173,12 @@ static void rank_from_a_tolerance(void **state)
         if (f.svd.rank < needed || f.svd.rank > needed + 1)
             fail_msg("rank %d for a tolerance of %g that needs %d", (int)f.svd.rank, tolerance, (int)needed);
         assert_int_equal(f.svd.attempts, needed <= 32 ? 1 : needed <= 64 ? 2 : needed <= 128 ? 3 : 4);
-        check_factors(&p, &f, 1.005, "a tolerance");
+        check_first(&p, &f, 1.005, "a tolerance");
         free_factors(&f);
         options.rank = needed / 2;
         f = must_run(one_thread, &p, &options);
         assert_true(!f.svd.tolerance_met && f.svd.rank == needed / 2);
-        check_factors(&p, &f, 1.005, "a tolerance that is not met");
+        check_first(&p, &f, 1.005, "a tolerance that is not met");
         free_factors(&f);
     }
     free(w), free(sigma);
