@@ -115,10 +115,10 @@ double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t part, int64_t l
 }
 
 /* Sights never go back: the chunk's ends tell. */
-bool lsp_chunk_sees(const lsp_attention *plan, const lsp_chunk *chunk, int64_t first)
+bool lsp_chunk_sees(const lsp_chunk *chunk, const lsp_tile_place *place)
 {
     const lsp_sight *sight = chunk->state.sight;
-    return sight[0].begin < first + plan->shape.tile_keys && sight[chunk->rows - 1].end > first;
+    return sight[0].begin < place->end && sight[chunk->rows - 1].end > place->begin;
 }
 
 void lsp_chunk_attend(const lsp_attention *plan, const lsp_chunk *chunk, const lsp_key_tile *tile,

@@ -32,8 +32,8 @@ void lsp_chunk_begin(const lsp_pass *p);
 double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t part, int64_t low, int64_t high,
                       lsp_thread_room *room, int64_t at, lsp_chunk *chunk);
 
-/* Local. Whether a row of the chunk may see the tile that starts at key `first`. */
-bool lsp_chunk_sees(const lsp_attention *plan, const lsp_chunk *chunk, int64_t first);
+/* Local. Whether a row of the chunk may see a key of the tile that is present. */
+bool lsp_chunk_sees(const lsp_chunk *chunk, const lsp_tile_place *place);
 
 /* Local. One tile, after all tiles before it. */
 void lsp_chunk_attend(const lsp_attention *plan, const lsp_chunk *chunk, const lsp_key_tile *tile,

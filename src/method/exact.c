@@ -126,18 +126,17 @@ typedef struct tile_range {
 
 static tile_range tiles_of_unit(const lsp_attention *plan, const panel_work *w, int64_t unit)
 {
-    tile_range t = {.begin = lsp_max(w->tile_begin, unit * plan->partition.unit_tiles),
-                    .end = lsp_min(w->tile_end, (unit + 1) * plan->partition.unit_tiles)};
+    tile_range t = {.begin = w->tile_begin, .end = w->tile_end};
+    lsp_partition_clip(&plan->partition, unit, &t.begin, &t.end);
     t.key_begin = lsp_partition_tile(&plan->partition, t.begin).begin;
     t.key_end = lsp_partition_tile(&plan->partition, t.end - 1).end;
     return t;
 }
 
 /* Whether no key after the panel's tiles of a unit is seen by the chunk. */
-static bool has_met_all(const lsp_attention *plan, const tile_range *tiles, int64_t unit, const lsp_chunk *c)
+static bool has_met_all(const lsp_attention *plan, const tile_range *tiles, const lsp_chunk *c)
 {
-    return tiles->end == (unit + 1) * plan->partition.unit_tiles ||
-           c->state.sight[c->rows - 1].end <= tiles->key_end;
+    return tiles->key_end == plan->problem.desc.key_end || c->state.sight[c->rows - 1].end <= tiles->key_end;
 }
 
 /* One chunk of rows of one matrix against the panel's tiles of its unit. */
@@ -154,15 +153,16 @@ static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task,
     lsp_chunk c;
     done.pairs = lsp_chunk_open(p, index, part, tiles.key_begin, tiles.key_end, room, 0, &c);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
-        int64_t first = lsp_partition_tile(&plan->partition, t).first, at = t - w->tile_begin;
-        if (!lsp_chunk_sees(plan, &c, first)) continue;
-        lsp_key_tile tile = packed_tile(plan, first, at);
+        lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
+        int64_t at = t - w->tile_begin;
+        if (!lsp_chunk_sees(&c, &place)) continue;
+        lsp_key_tile tile = packed_tile(plan, place.first, at);
         if (t + 1 < tiles.end)
             tile.next_k = packed_tile_k(plan, at + 1), tile.next_v = packed_tile_v(plan, at + 1);
         lsp_chunk_attend(plan, &c, &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
-    if (has_met_all(plan, &tiles, matrix->unit, &c)) done.empty_rows = lsp_chunk_close(p, &c);
+    if (has_met_all(plan, &tiles, &c)) done.empty_rows = lsp_chunk_close(p, &c);
     return done;
 }
 
@@ -183,12 +183,13 @@ static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t unit, 
             lsp_chunk_open(p, first + i, 0, tiles.key_begin, tiles.key_end, room, i * plan->rows, &chunks[i]);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
         /* The matrices of a unit have the same rows, and so the same sights. */
-        if (!lsp_chunk_sees(plan, &chunks[0], lsp_partition_tile(&plan->partition, t).first)) continue;
+        lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
+        if (!lsp_chunk_sees(&chunks[0], &place)) continue;
         lsp_key_tile tile = pack_one(plan, w, t, thread);
         for (int64_t i = 0; i < matrices; i++) lsp_chunk_attend(plan, &chunks[i], &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
-    for (int64_t i = 0; i < matrices && has_met_all(plan, &tiles, unit, &chunks[0]); i++)
+    for (int64_t i = 0; i < matrices && has_met_all(plan, &tiles, &chunks[0]); i++)
         done.empty_rows += lsp_chunk_close(p, &chunks[i]);
     return done;
 }
