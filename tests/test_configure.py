@@ -81,6 +81,22 @@ class Refusals(unittest.TestCase):
         self.assertIn("was built on another MPI", text)
         self.assertIn("libmpich.so.12", text)
 
+    def test_scalapack_on_another_mpi(self):
+        folder = self.work / "prefix/lib"
+        (folder / "pkgconfig").mkdir(parents=True)
+        (folder / "pkgconfig/scalapack-fake.pc").write_text(
+            f"Name: ScaLAPACK\nDescription: made for a test\nVersion: 2.2.1\nLibs: -L{folder} -lscalapack-fake\n")
+        library, other = folder / "libscalapack-fake.so", folder / "libmpich.so.12"
+        shared = [CC, "-shared", "-fPIC", "-Wl,--no-as-needed", "-x", "c", os.devnull, "-x", "none"]
+        subprocess.run([*shared, f"-Wl,-soname,{other.name}", "-o", str(other)], check=True)
+        subprocess.run([*shared, str(other), f"-Wl,-rpath,{folder}", "-o", str(library)], check=True)
+        code, text = self.configure("-DLONGSPAN_SCALAPACK_PKGCONFIG=scalapack-fake",
+                                    PKG_CONFIG_PATH=str(folder / "pkgconfig"))
+        self.assertNotEqual(code, 0, text)
+        self.assertIn("libscalapack-fake.so was built on another MPI", text)
+        self.assertIn("libmpich.so.12", text)
+        self.assertIn("libscalapack-openmpi-dev", text)
+
     def test_the_right_one_by_prefix(self):
         library = self.fake_hdf5(parallel=True)
         library.symlink_to(HDF5_LIBRARY)
