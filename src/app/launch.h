@@ -13,6 +13,14 @@ bool lsp_launch_is_singletons(int *tasks, bool *first);
 /* Local, before MPI_Init. Whether a launcher says that another task is rank 0. */
 bool lsp_launch_is_later_rank(void);
 
+/* Local. The name of a core that OpenBLAS knows and this processor can stand for, where it has taken the processor for
+ * an old one (*taken), which costs most of the speed of dense algebra; NULL where it has not. */
+const char *lsp_launch_blas_core(lsp_isa isa, const char **taken);
+
+/* Local, first of all. In that case starts the program again with the name in OPENBLAS_CORETYPE, which OpenBLAS reads
+ * when it is loaded; unless the user has set it. Returns when there is nothing to do, or it cannot be done. */
+void lsp_launch_restart_for_blas(char **argv);
+
 /* Local. Threads of a rank that OMP_NUM_THREADS asks for, or 0. */
 int lsp_launch_threads(void);
 

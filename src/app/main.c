@@ -79,6 +79,7 @@ static lsp_status run_command(lsp_app *app, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    lsp_launch_restart_for_blas(argv);
     if (lsp_arguments_print_help(argc, argv)) return 0;
     if (refuse_singletons()) return LSP_ERR_USAGE;
     (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */

@@ -1,5 +1,6 @@
 /* What `longspan svd` tells: the summary and the JSON report. SPDX-License-Identifier: BSD-3-Clause */
 #include "app/format.h"
+#include "app/launch.h"
 #include "app/svd.h"
 #include "base/checked.h"
 #include "linalg/version.h"
@@ -122,17 +123,15 @@ static void print_remarks(const lsp_svd_job *job)
                      "= yes)\n");
 }
 
-/* OpenBLAS that does not know a processor takes its slowest kernels for it. */
+/* Only where the program could not be started again (app/blas_core.c), or the user chose so. */
 static void print_blas(const lsp_svd_job *job)
 {
-    static const char *const old[] = {"Prescott", "Core2", "Generic"};
-    const char *blas = lsp_linalg_version();
-    for (size_t i = 0; job->isa >= LSP_ISA_AVX2 && i < sizeof old / sizeof *old; i++)
-        if (strstr(blas, old[i]))
-            (void)printf("  NOTE     OpenBLAS took this processor for an old one (%s), which costs most of "
-                         "its speed in "
-                         "QR; set\n           OPENBLAS_CORETYPE=%s in the environment\n",
-                         old[i], job->isa >= LSP_ISA_AVX512 ? "SkylakeX" : "Haswell");
+    const char *taken = NULL, *core = lsp_launch_blas_core(job->isa, &taken);
+    if (core)
+        (void)printf(
+            "  NOTE     OpenBLAS took this processor for an old one (%s), which costs most of its speed in "
+            "QR; set\n           OPENBLAS_CORETYPE=%s in the environment\n",
+            taken, core);
 }
 
 void lsp_svd_print(const lsp_svd_job *job)

@@ -119,7 +119,7 @@ class InfoAndHelp(Case):
         """Without the launcher, and with no rank but one speaking."""
         general = execute([BIN, "--help"])
         self.assertEqual((general.returncode, general.stderr), (0, ""))
-        for command in ("attend", "bench", "generate", "info", "merge", "plan", "verify"):
+        for command in ("attend", "bench", "generate", "info", "merge", "plan", "svd", "verify"):
             self.assertIn(command, general.stdout)
             result = execute([BIN, command, "--help"])
             self.assertEqual((result.returncode, result.stderr), (0, ""))
@@ -129,6 +129,8 @@ class InfoAndHelp(Case):
         self.assertEqual(version.returncode, 0)
         for word in ("MPI", "HDF5"):
             self.assertIn(word, version.stdout)
+        if "avx" in version.stdout.split("Instruction set:")[1]:
+            self.assertNotIn("Prescott", version.stdout, "OpenBLAS was not told a core")
 
 
 class Plan(Case):
