@@ -26,31 +26,31 @@ INLINE real score_factor(const lsp_score_rule *rule)
 }
 
 /* acc += the products of units [d, d + depth), as a sum of their own. */
-INLINE void scores_piece(const int rows, const row_group *group, int64_t d, int64_t depth, const unit *k,
-                         int64_t key, register_tile acc)
+INLINE void scores_piece(const int rows, const int cols, const row_group *group, int64_t d, int64_t depth,
+                         const unit *k, int64_t key, register_tile acc)
 {
     const unit *q[ROW_TILE];
     UNROLL
     for (int r = 0; r < rows; r++) {
         q[r] = group->q[r] + d;
         UNROLL
-        for (int c = 0; c < COL_TILE; c++) vec_store(group->p[r] + key + c * LANES, acc[r][c]);
+        for (int c = 0; c < cols; c++) vec_store(group->p[r] + key + c * LANES, acc[r][c]);
     }
-    product(rows, COL_TILE, depth, q, k, STRIP_KEYS, acc);
+    product(rows, cols, depth, q, k, STRIP_KEYS, acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
         UNROLL
-        for (int c = 0; c < COL_TILE; c++)
+        for (int c = 0; c < cols; c++)
             acc[r][c] = vec_add(vec_load(group->p[r] + key + c * LANES), acc[r][c]);
     }
 }
 
-/* What becomes of scores of one row, COL_TILE vectors from `key` on: they are stored, and the maxima by lane. */
-INLINE void scores_keep(row_group *group, int r, int64_t key, const vec *scores)
+/* What becomes of scores of one row, `cols` vectors from `key` on: they are stored, and the maxima by lane. */
+INLINE void scores_keep(const int cols, row_group *group, int r, int64_t key, const vec *scores)
 {
     vec *maxima = group->lane_max[r] + key / LANES % SUM_VECS;
     UNROLL
-    for (int c = 0; c < COL_TILE; c++) {
+    for (int c = 0; c < cols; c++) {
         vec_store(group->p[r] + key + c * LANES, scores[c]);
         maxima[c % SUM_VECS] = vec_max(maxima[c % SUM_VECS], scores[c]);
     }
@@ -68,31 +68,48 @@ INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores
     }
 }
 
-/* Scores of `rows` rows (a constant, as is `fused`) over the strips [strip, strip_end). */
+/* Scores of `rows` rows and `cols` vectors of keys (constants, as is `fused`), from column `column` of a strip on. */
+INLINE void scores_block(const int rows, const int cols, const bool fused, row_group *group, int64_t depth,
+                         const unit *strip_k, int64_t strip, int64_t column)
+{
+    int64_t key = strip * STRIP_KEYS + column, piece = score_piece(depth);
+    register_tile acc;
+    product(rows, cols, piece, group->q, strip_k + column, STRIP_KEYS, acc);
+    for (int64_t d = piece; d < depth; d += piece)
+        scores_piece(rows, cols, group, d, lsp_min(depth - d, piece), strip_k + d * STRIP_KEYS + column, key,
+                     acc);
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        if (fused)
+            scores_power(group, r, key, acc[r]);
+        else
+            scores_keep(cols, group, r, key, acc[r]);
+    }
+}
+
+/* Over the strips [strip, strip_end). Of strips that no row sees to the end, blocks are left out, and half blocks
+ * where a block is a whole strip: scores_mask writes what is missing. */
 INLINE void scores_rows(const int rows, const bool fused, row_group *group, const lsp_tile_shape *shape,
                         const unit *tile_k, int64_t strip, int64_t strip_end)
 {
-    int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
+    const int block = COL_TILE * LANES, half = block / 2;
+    int64_t depth = shape->k_depth / UNIT_ELEMENTS;
     UNROLL
     for (int r = 0; r < rows; r++)
         for (int g = 0; g < SUM_VECS; g++)
             group->lane_max[r][g] = vec_set(-(real)INFINITY), group->lane_sum[r][g] = vec_zero();
     for (; strip < strip_end; strip++) {
         const unit *k = tile_k + strip * depth * STRIP_KEYS;
-        for (int column = 0; column < STRIP_KEYS; column += COL_TILE * LANES) {
-            int64_t key = strip * STRIP_KEYS + column;
-            register_tile acc;
-            product(rows, COL_TILE, piece, group->q, k + column, STRIP_KEYS, acc);
-            for (int64_t d = piece; d < depth; d += piece)
-                scores_piece(rows, group, d, lsp_min(depth - d, piece), k + d * STRIP_KEYS + column, key,
-                             acc);
-            UNROLL
-            for (int r = 0; r < rows; r++) {
-                if (fused)
-                    scores_power(group, r, key, acc[r]);
-                else
-                    scores_keep(group, r, key, acc[r]);
-            }
+        int64_t begin = group->begin - strip * STRIP_KEYS, end = group->end - strip * STRIP_KEYS;
+        for (int column = 0; column < STRIP_KEYS; column += block) {
+            if (column + block <= begin || column >= end) continue;
+            bool halves = !fused && block == STRIP_KEYS;
+            if (halves && end <= half)
+                scores_block(rows, COL_TILE / 2, false, group, depth, k, strip, 0);
+            else if (halves && begin >= half)
+                scores_block(rows, COL_TILE / 2, false, group, depth, k, strip, half);
+            else
+                scores_block(rows, COL_TILE, fused, group, depth, k, strip, column);
         }
     }
 }
@@ -125,12 +142,13 @@ static void scores_rule(row_group *group, int r, const lsp_score_rule *rule, int
     }
 }
 
-/* Unseen keys get -inf by assignment, whatever their k was; the row's maxima are found again. */
+/* Unseen keys get -inf by assignment, whatever their k was; the row's maxima are found again, if they count. */
 static void scores_mask(row_group *group, int r, int64_t strip, int64_t strip_end)
 {
     real *p = group->p[r];
     for (int64_t j = strip * STRIP_KEYS; j < group->row_begin[r]; j++) p[j] = -(real)INFINITY;
     for (int64_t j = group->row_end[r]; j < strip_end * STRIP_KEYS; j++) p[j] = -(real)INFINITY;
+    if (group->keep[r]) return;
     vec *maxima = group->lane_max[r];
     for (int g = 0; g < SUM_VECS; g++) maxima[g] = vec_set(-(real)INFINITY);
     for (int64_t j = strip * STRIP_KEYS; j < strip_end * STRIP_KEYS; j += SUM_LANES)

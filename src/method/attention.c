@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { CHUNK_MOST = LSP_UNIT_ROWS, CHUNK_LEAST = 48, CHUNKS_PER_THREAD = 4 };
+enum { CHUNK_MOST = 1024, CHUNK_LEAST = 48, CHUNKS_PER_THREAD = 4 };
 
 const char *lsp_gather_mode_name(lsp_gather_mode mode)
 {
@@ -29,12 +29,17 @@ int64_t lsp_attention_share_rows(int64_t rows, int64_t together, int threads)
 
 int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int threads)
 {
+    if (lsp_partition_unit_tasks(partition, r, threads)) return lsp_partition_unit_chunk(partition, r);
     /* All matrices of one unit are worked on together; a chunk never spans two. */
     const lsp_attention_desc *d = &partition->problem->desc;
     int64_t rows = partition->rows[r], together = rows * lsp_max(1, d->heads / d->kv_heads);
-    if (lsp_partition_unit_tasks(partition, r, threads))
-        return lsp_attention_share_rows(lsp_partition_unit_rows(partition, r), 0, 1);
     return lsp_attention_share_rows(rows, together, threads);
+}
+
+int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threads)
+{
+    int64_t heads = lsp_partition_unit_tasks(partition, r, threads) ? lsp_partition_unit_heads(partition) : 1;
+    return lsp_attention_chunk_rows(partition, r, threads) * heads;
 }
 
 /* ---- what every rank must agree on -------------------------------------------------------------- */
@@ -151,24 +156,9 @@ int64_t lsp_attention_global_row(const lsp_attention *plan, int64_t row, int64_t
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
-/* Keys that a row sees at most, by window, documents and blocks. */
-static int64_t farthest_sight(const lsp_problem *problem)
-{
-    const lsp_attention_desc *d = &problem->desc;
-    int64_t most = d->m, longest = 0;
-    for (int64_t i = 0; problem->documents_k && i < d->document_count; i++)
-        longest = lsp_max(longest, problem->documents_k[i + 1] - problem->documents_k[i]);
-    if (problem->documents_k) most = lsp_min(most, longest);
-    if (d->mask == LSP_MASK_WINDOW && d->window_left < most && d->window_right < most)
-        most = lsp_min(most, d->window_left + 1 + d->window_right);
-    int64_t block = problem->mask.block_size;
-    if (block > 0 && block < d->n) most = lsp_min(most, lsp_mask_block_key(&problem->mask, block) + 1);
-    return most;
-}
-
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
 {
-    return problem->desc.compute == LSP_F32 && farthest_sight(problem) > LSP_FOLD_TILES * tile_keys;
+    return problem->desc.compute == LSP_F32 && lsp_problem_reach(problem) > LSP_FOLD_TILES * tile_keys;
 }
 
 static bool allocate_state(lsp_attention *plan, size_t element)
@@ -192,21 +182,24 @@ static lsp_status allocate(lsp_attention *plan)
            packed = (size_t)plan->kernel->packed_bytes;
     int threads = plan->ctx->layout.threads;
     plan->unit_tasks = lsp_partition_unit_tasks(&plan->partition, plan->group_rank, threads);
-    int64_t tiles = plan->unit_tasks ? threads : plan->partition.panel_tiles;
+    int64_t tiles = lsp_partition_packed_tiles(&plan->partition, plan->group_rank, threads);
+    plan->room_tiles = tiles / threads;
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->partition, plan->group_rank, threads);
+    int64_t room_rows = lsp_attention_room_rows(&plan->partition, plan->group_rank, threads);
     int64_t chunks = plan->matrix_count * lsp_ceil_div(plan->rows, plan->chunk_rows);
     plan->chunk_stage = lsp_memory_zalloc(chunks, sizeof *plan->chunk_stage);
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
     plan->bounds = lsp_memory_alloc(tiles, sizeof *plan->bounds);
+    plan->held = lsp_memory_alloc(tiles, sizeof *plan->held);
     plan->rooms = lsp_memory_zalloc(threads, sizeof *plan->rooms);
-    bool ok = plan->chunk_stage && plan->packed_k && plan->packed_v && plan->bounds && plan->rooms &&
-              allocate_state(plan, element);
+    bool ok = plan->chunk_stage && plan->packed_k && plan->packed_v && plan->bounds && plan->held &&
+              plan->rooms && allocate_state(plan, element);
     for (int t = 0; ok && t < threads; t++) {
         lsp_thread_room *room = &plan->rooms[t];
-        room->q = lsp_memory_alloc(plan->chunk_rows * shape->k_depth, packed);
-        room->norm = lsp_memory_alloc(plan->chunk_rows, sizeof *room->norm);
-        room->sight = lsp_memory_alloc(plan->chunk_rows, sizeof *room->sight);
+        room->q = lsp_memory_alloc(room_rows * shape->k_depth, packed);
+        room->norm = lsp_memory_alloc(room_rows, sizeof *room->norm);
+        room->sight = lsp_memory_alloc(room_rows, sizeof *room->sight);
         room->scratch = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
         ok = room->q && room->norm && room->sight && room->scratch;
     }
@@ -316,8 +309,8 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
     void *const owned[] = {plan->rooms,       plan->max,         plan->sum,         plan->bounds,
                            plan->packed_k,    plan->packed_v,    plan->owned_first, plan->panels,
                            plan->panel_tiles, plan->key_runs,    plan->query_runs,  plan->matrices,
-                           plan->unit_matrix, plan->chunk_stage, plan->recent.out,  plan->recent.max,
-                           plan->recent.sum};
+                           plan->unit_matrix, plan->chunk_stage, plan->held,        plan->recent.out,
+                           plan->recent.max,  plan->recent.sum};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
     lsp_partition_free(&plan->partition);
     lsp_problem_free(&plan->problem);

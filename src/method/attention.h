@@ -17,9 +17,9 @@ typedef struct lsp_tile_bounds {
 
 /* What a thread works in. */
 typedef struct lsp_thread_room {
-    void *q;          /* [chunk_rows][d_k] packed queries */
-    double *norm;     /* [chunk_rows] of the queries */
-    lsp_sight *sight; /* [chunk_rows] */
+    void *q;          /* [room rows][d_k] packed queries */
+    double *norm;     /* [room rows] of the queries */
+    lsp_sight *sight; /* [room rows] */
     void *scratch;    /* of the kernel */
 } lsp_thread_room;
 
@@ -47,10 +47,12 @@ struct lsp_attention {
     lsp_gather *gather;
     /* Work space. */
     int64_t chunk_rows;
-    bool unit_tasks;            /* a thread takes all rows of a unit, and packs key tiles one at a time */
+    bool unit_tasks; /* a task is a chunk of all heads of a unit, and packs key tiles one at a time */
     unsigned char *chunk_stage; /* [matrices][chunks] of an execution */
-    void *packed_k, *packed_v;  /* [panel tiles] packed tiles; [threads] with unit_tasks */
-    lsp_tile_bounds *bounds;    /* [panel tiles] */
+    int64_t room_tiles;         /* packed tiles of a thread in unit tasks */
+    void *packed_k, *packed_v;  /* [panel tiles] packed tiles; [threads][room_tiles] in unit tasks */
+    lsp_tile_bounds *bounds;    /* of each */
+    int64_t *held;              /* which each is, in unit tasks; -1: none */
     void *max, *sum;            /* [query_rows] */
     lsp_row_state recent;       /* [query_rows] since the last fold; out is NULL where nothing is folded */
     lsp_thread_room *rooms;     /* [threads] */
@@ -70,6 +72,9 @@ int64_t lsp_attention_share_rows(int64_t rows, int64_t together, int threads);
 
 /* Local. The same on group rank r of a partition. */
 int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int threads);
+
+/* Local. Rows of a thread's room: of all query heads of a unit where it takes them together. */
+int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threads);
 
 /* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32, where a row may see more keys than that. */
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);

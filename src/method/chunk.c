@@ -68,7 +68,10 @@ static void start(const lsp_attention *plan, const lsp_chunk *c)
 
 void lsp_chunk_begin(const lsp_pass *p)
 {
-    memset(p->plan->chunk_stage, UNTOUCHED, (size_t)(p->plan->matrix_count * chunk_count(p->plan)));
+    lsp_attention *plan = p->plan;
+    memset(plan->chunk_stage, UNTOUCHED, (size_t)(plan->matrix_count * chunk_count(plan)));
+    for (int64_t i = 0; plan->unit_tasks && i < plan->ctx->layout.threads * plan->room_tiles; i++)
+        plan->held[i] = -1;
 }
 
 /* Fills the sights of local rows [begin, begin + rows); returns their pairs among keys [low, high). */

@@ -24,7 +24,7 @@ typedef struct lsp_chunk {
     lsp_score_rule rule;
 } lsp_chunk;
 
-/* Local. No chunk is open. */
+/* Local. No chunk is open, no tile packed. */
 void lsp_chunk_begin(const lsp_pass *p);
 
 /* Local. Opens chunk `part` (of plan->chunk_rows rows) of a matrix for keys [low, high): its state is cleared if this

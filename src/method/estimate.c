@@ -81,7 +81,7 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     int64_t k_row = d->d_k * (int64_t)lsp_dtype_size(d->k_type),
             v_row = d->d_v * (int64_t)lsp_dtype_size(d->v_type);
     int64_t panel_rows = lsp_min(p->panel_tiles * p->tile_keys, p->unit_keys * p->problem->units);
-    int64_t chunk = lsp_attention_chunk_rows(p, r, threads);
+    int64_t room = lsp_attention_room_rows(p, r, threads);
     lsp_footprint f = {.q = rows * d->d_k * (int64_t)lsp_dtype_size(d->q_type),
                        .k = keys * k_row,
                        .v = keys * v_row,
@@ -96,13 +96,13 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
         if (p->gather == LSP_GATHER_NODE)
             f.panels = lsp_ceil_div(f.panels, lsp_min(ranks_per_node, p->group_ranks));
     }
-    int64_t tiles = lsp_partition_unit_tasks(p, r, threads) ? threads : p->panel_tiles;
-    f.packed = tiles * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
+    f.packed =
+        lsp_partition_packed_tiles(p, r, threads) * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
     const lsp_method_ops *method = lsp_method_get(d->method);
     int64_t state = (lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2) * element; /* of a row */
     if (method->row_bytes) state = method->row_bytes(p->problem, kernel);
     f.work = state * rows +
-             threads * (chunk * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
+             threads * (room * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
                         (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;
     return f;

@@ -15,7 +15,7 @@ typedef struct panel_work {
     lsp_panel panel;
     int64_t tile_begin, tile_end;
     int64_t unit_begin, unit_end;
-    int64_t matrix_begin, chunks; /* tasks: chunks of each matrix; or whole units */
+    int64_t matrix_begin, chunks; /* tasks: chunks of each matrix, or of each unit */
     int64_t task_count;
 } panel_work;
 
@@ -30,8 +30,8 @@ static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel)
     w.unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
     w.matrix_begin = plan->unit_matrix[w.unit_begin];
     w.chunks = lsp_ceil_div(plan->rows, plan->chunk_rows);
-    w.task_count = plan->unit_tasks ? w.unit_end - w.unit_begin
-                                    : (plan->unit_matrix[w.unit_end] - w.matrix_begin) * w.chunks;
+    w.task_count = w.chunks * (plan->unit_tasks ? w.unit_end - w.unit_begin
+                                                : plan->unit_matrix[w.unit_end] - w.matrix_begin);
     return w;
 }
 
@@ -89,12 +89,15 @@ static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_
                           NULL};
 }
 
-/* A tile packed into the thread's place; the one after it is asked for as it stands in the panel. */
+/* A tile in one of the thread's places, packed unless it still stands there; the one after it is asked for as it
+ * stands in the panel. */
 static lsp_key_tile pack_one(lsp_attention *plan, const panel_work *w, int64_t tile, int thread)
 {
+    int64_t index = thread * plan->room_tiles + tile % plan->room_tiles;
     stored_tile from = tile_in_panel(plan, w, tile);
-    pack_tile(plan, &from, thread);
-    lsp_key_tile packed = packed_tile(plan, from.first, thread);
+    if (plan->held[index] != tile) pack_tile(plan, &from, index);
+    plan->held[index] = tile;
+    lsp_key_tile packed = packed_tile(plan, from.first, index);
     if (tile + 1 < w->tile_end) {
         stored_tile next = tile_in_panel(plan, w, tile + 1);
         packed.next_k = next.k, packed.next_v = next.v;
@@ -166,21 +169,23 @@ static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task,
     return done;
 }
 
-/* All matrices of a unit, each of one chunk, against the panel's tiles of it, packed one by one. */
-static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t unit, int thread)
+/* One chunk of rows of all matrices of a unit against the panel's tiles of it, packed one by one. */
+static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
 {
     lsp_attention *plan = p->plan;
     lsp_thread_room *room = &plan->rooms[thread];
+    int64_t unit = w->unit_begin + task / w->chunks, part = task % w->chunks;
     tile_range tiles = tiles_of_unit(plan, w, unit);
     int64_t first = plan->unit_matrix[unit], matrices = plan->unit_matrix[unit + 1] - first;
+    int64_t begin = part * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
     lsp_chunk chunks[LSP_UNIT_HEADS];
     task_done done = {0, 0};
     if (matrices == 0 ||
-        !may_see(plan, plan->matrices[first].batch, 0, plan->rows, tiles.key_begin, tiles.key_end))
+        !may_see(plan, plan->matrices[first].batch, begin, rows, tiles.key_begin, tiles.key_end))
         return done;
     for (int64_t i = 0; i < matrices; i++)
         done.pairs +=
-            lsp_chunk_open(p, first + i, 0, tiles.key_begin, tiles.key_end, room, i * plan->rows, &chunks[i]);
+            lsp_chunk_open(p, first + i, part, tiles.key_begin, tiles.key_end, room, i * rows, &chunks[i]);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
         /* The matrices of a unit have the same rows, and so the same sights. */
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
@@ -196,8 +201,7 @@ static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t unit, 
 
 static task_done run_task(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
 {
-    if (p->plan->rows == 0) return (task_done){0, 0};
-    return p->plan->unit_tasks ? run_unit(p, w, w->unit_begin + task, thread) : run_chunk(p, w, task, thread);
+    return p->plan->unit_tasks ? run_unit(p, w, task, thread) : run_chunk(p, w, task, thread);
 }
 
 static void compute_panel(lsp_pass *p, lsp_panel panel)

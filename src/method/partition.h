@@ -53,21 +53,30 @@ void lsp_partition_units(const lsp_partition *d, int group, int64_t *begin, int6
 /* Local. Query heads of a group, summed over its units (matrices of Q). */
 int64_t lsp_partition_matrices(const lsp_partition *d, int group);
 
+/* A unit task: a chunk of rows of all query heads of a unit, which one thread takes from key tile to key tile, packing
+ * these one at a time inside its caches. Packed panels would be written and read once more. */
 enum {
     LSP_FEW_ROWS = 8,     /* rows a unit meets on a rank: reading K and V is then the whole cost */
-    LSP_UNIT_ROWS = 1024, /* up to here one thread can take all of a unit's rows from tile to tile */
-    LSP_UNIT_HEADS = 16   /* query heads of such a unit */
+    LSP_UNIT_ROWS = 1024, /* rows of a unit task, at most */
+    LSP_UNIT_HEADS = 16   /* query heads of its unit, at most */
 };
+
+/* Local. Query heads of a unit, at most. */
+int64_t lsp_partition_unit_heads(const lsp_partition *d);
 
 /* Local. Whether no unit meets more than LSP_FEW_ROWS rows on group rank r. */
 bool lsp_partition_few_rows(const lsp_partition *d, int r);
 
-/* Local. Whether threads take whole units on group rank r, and pack key tiles one at a time inside their caches: with
- * few rows, or where panels hold enough units for all threads. Packed panels would be written and read once more. */
+/* Local. Whether group rank r works in unit tasks: with few rows; and where panels hold tasks enough for all threads,
+ * when a unit is one task, or when rows see no more keys than a task has rows, so that little is packed twice. */
 bool lsp_partition_unit_tasks(const lsp_partition *d, int r, int threads);
 
-/* Local. Rows of the query heads of a unit on group rank r, at most. */
-int64_t lsp_partition_unit_rows(const lsp_partition *d, int r);
+/* Local. Packed tiles that group rank r holds: a panel's; in unit tasks one a thread, or two, where the next task of a
+ * thread meets the last tiles again. */
+int64_t lsp_partition_packed_tiles(const lsp_partition *d, int r, int threads);
+
+/* Local. Rows of each query head in a unit task on group rank r. */
+int64_t lsp_partition_unit_chunk(const lsp_partition *d, int r);
 
 /* Local. Place of tile `index` of a group's sequence of tiles; units count from the group's first. */
 lsp_tile_place lsp_partition_tile(const lsp_partition *d, int64_t index);

@@ -272,3 +272,17 @@ double lsp_alibi_slope(int64_t head, int64_t heads)
     if (head < power) return exp2(-8.0 * (double)(head + 1) / (double)power);
     return exp2(-8.0 * (double)(2 * (head - power) + 1) / (double)(2 * power));
 }
+
+int64_t lsp_problem_reach(const lsp_problem *problem)
+{
+    const lsp_attention_desc *d = &problem->desc;
+    int64_t most = d->m, longest = 0;
+    for (int64_t i = 0; problem->documents_k && i < d->document_count; i++)
+        longest = lsp_max(longest, problem->documents_k[i + 1] - problem->documents_k[i]);
+    if (problem->documents_k) most = lsp_min(most, longest);
+    if (d->mask == LSP_MASK_WINDOW && d->window_left < most && d->window_right < most)
+        most = lsp_min(most, d->window_left + 1 + d->window_right);
+    int64_t block = problem->mask.block_size;
+    if (block > 0 && block < d->n) most = lsp_min(most, lsp_mask_block_key(&problem->mask, block) + 1);
+    return most;
+}

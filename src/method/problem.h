@@ -28,4 +28,7 @@ uint64_t lsp_problem_hash(const lsp_problem *problem);
 /* Local. Visible pairs of rows [begin, end), summed over the batch (one head). */
 double lsp_problem_pairs(const lsp_problem *problem, int64_t begin, int64_t end);
 
+/* Local. Keys that a row sees at most, by window and documents. */
+int64_t lsp_problem_reach(const lsp_problem *problem);
+
 #endif

@@ -1,4 +1,4 @@
-/* Few query rows, and short sequences: their key tiles are packed one at a time where they are used, and their bits are
+/* Few query rows, short sequences and windows: their key tiles are packed one at a time where they are used, and their bits are
  * those that the same rows have among many, with panels packed for all threads. And how often keys are packed.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <setjmp.h>
@@ -55,7 +55,7 @@ static result run_panels(lsp_attention_desc d, const run_options *options)
 static void check_rows_alone(lsp_attention_desc d, const run_options *options, const char *what)
 {
     result whole = run_panels(d, options);
-    if (d.n * d.heads / d.kv_heads <= LSP_UNIT_ROWS) {
+    if (d.n * d.heads / d.kv_heads <= LSP_UNIT_ROWS || d.mask == LSP_MASK_WINDOW) {
         result units = run_way(alone, &d, options, true);
         assert_memory_equal(units.out, whole.out, whole.out_bytes);
         assert_memory_equal(units.lse, whole.lse, whole.lse_bytes);
@@ -119,6 +119,9 @@ static void one_row_under_every_mask(void **state)
     check_rows_alone(d, NULL, "window over some keys");
     d.documents = of_rows, d.document_count = 4;
     check_rows_alone(d, NULL, "window in documents over some keys");
+    d = plain(900, 900, 8, 16);
+    d.heads = 4, d.batch = 2, d.mask = LSP_MASK_WINDOW, d.window_left = 100, d.window_right = 20;
+    check_rows_alone(d, NULL, "short window, grouped heads");
     d = plain(1600, 1600, 8, 16);
     d.batch = 2, d.key_lengths = lengths, d.softcap = 3;
     check_rows_alone(d, NULL, "key lengths, softcap");
@@ -165,6 +168,31 @@ static void one_row_of_grouped_heads(void **state)
     check_rows_alone(d, NULL, "grouped heads");
     d = plain(10, (LSP_FOLD_TILES + 2) * 512 + 3, 3, 16);
     check_rows_alone(d, NULL, "folded sums");
+}
+
+/* A plan runs on other arrays: tiles packed before must not be taken for theirs. */
+static void packed_tiles_do_not_outlive_an_execution(void **state)
+{
+    (void)state;
+    enum { KEYS = 500, WIDTH = 8 }; /* one tile */
+    lsp_attention_desc d = plain(1, KEYS, WIDTH, WIDTH);
+    float *q = case_alloc(WIDTH, sizeof *q), *k = case_alloc(KEYS * WIDTH, sizeof *k);
+    float first[WIDTH], second[WIDTH], expected[WIDTH];
+    for (int i = 0; i < WIDTH; i++) q[i] = 1;
+    for (int i = 0; i < KEYS * WIDTH; i++) k[i] = (float)lsp_random_normal(5, 1, (uint64_t)i);
+    lsp_attention *plan = NULL, *fresh = NULL;
+    assert_int_equal(lsp_attention_create(alone, &d, &plan), LSP_OK);
+    assert_int_equal(lsp_attention_create(alone, &d, &fresh), LSP_OK);
+    assert_int_equal(lsp_attention_execute(plan, q, k, k, first, NULL, NULL), LSP_OK);
+    for (int i = 0; i < KEYS * WIDTH; i++) k[i] = -k[i];
+    assert_int_equal(lsp_attention_execute(plan, q, k, k, second, NULL, NULL), LSP_OK);
+    assert_int_equal(lsp_attention_execute(fresh, q, k, k, expected, NULL, NULL), LSP_OK);
+    assert_memory_equal(second, expected, sizeof expected);
+    assert_memory_not_equal(second, first, sizeof first);
+    lsp_attention_destroy(&plan);
+    lsp_attention_destroy(&fresh);
+    free(q);
+    free(k);
 }
 
 /* ---- how often keys are packed -------------------------------------------------------------------- */
@@ -240,6 +268,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(one_row_under_every_mask),
         cmocka_unit_test(one_row_beside_numbers_that_are_not_finite),
         cmocka_unit_test(one_row_of_grouped_heads),
+        cmocka_unit_test(packed_tiles_do_not_outlive_an_execution),
         cmocka_unit_test(grouped_heads_pack_keys_once),
     };
     one_thread = make_context(MPI_COMM_WORLD, 1);
