@@ -12,7 +12,7 @@ void lsp_help_general(void)
     (void)fputs("Usage: longspan COMMAND [DECK.ini | FILE.h5] [--section.key=value]...\n"
                 "  or:  mpirun -n P longspan COMMAND DECK.ini [--section.key=value]...\n"
                 "  or:  srun --mpi=pmix longspan COMMAND DECK.ini [--section.key=value]...\n"
-                "Transformer attention over sequences too long for one process, exact, on MPI ranks.\n"
+                "Transformer attention over sequences too long for one process, exact and approximate.\n"
                 "\n"
                 "Commands:\n",
                 stdout);

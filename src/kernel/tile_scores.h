@@ -160,7 +160,7 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
     group->factor = score_factor(rule);
-    if (group->fused && group->rows == ROW_TILE) {
+    if (FUSES && group->fused && group->rows == ROW_TILE) {
         scores_rows(ROW_TILE, true, group, shape, tile_k, strip, strip_end);
         return;
     }
