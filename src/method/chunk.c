@@ -1,13 +1,12 @@
 /* Chunks of query rows: state, queries, sights and the end. SPDX-License-Identifier: BSD-3-Clause */
 #include "method/chunk.h"
+#include "method/sights.h"
 
 #include "base/checked.h"
 
 #include <math.h>
 #include <omp.h>
 #include <string.h>
-
-#define LOG2_E 1.4426950408889634074
 
 enum { UNTOUCHED = 0, OPEN = 1, CLOSED = 2 };
 
@@ -74,29 +73,6 @@ void lsp_chunk_begin(const lsp_pass *p)
         plan->held[i] = -1;
 }
 
-/* Fills the sights of local rows [begin, begin + rows); returns their pairs among keys [low, high). */
-static double look(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
-                   int64_t high, lsp_sight *sight)
-{
-    const lsp_range *ranges = plan->partition.ranges + plan->partition.range_first[plan->group_rank];
-    int64_t range = 0, before = 0, pairs = 0;
-    for (int64_t r = 0; r < rows;) {
-        int64_t row = lsp_attention_global_row(plan, begin + r, &range, &before);
-        int64_t run = lsp_min(rows - r, ranges[range].end - row);
-        lsp_mask_sights(&plan->problem.mask, batch, row, run, sight + r);
-        r += run;
-    }
-    for (int64_t r = 0; r < rows; r++)
-        pairs += lsp_max(0, lsp_min(sight[r].end, high) - lsp_max(sight[r].begin, low));
-    return (double)pairs;
-}
-
-static lsp_score_rule rule_of(const lsp_attention_desc *d, int64_t head)
-{
-    double slope = d->alibi_slopes ? d->alibi_slopes[head] : 0;
-    return (lsp_score_rule){d->softcap * LOG2_E, slope * LOG2_E, d->scale * LOG2_E};
-}
-
 double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t part, int64_t low, int64_t high,
                       lsp_thread_room *room, int64_t at, lsp_chunk *chunk)
 {
@@ -107,11 +83,11 @@ double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t part, int64_t l
     char *q = (char *)room->q + (size_t)(at * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
     lsp_chunk c = locate(p, matrix, part);
     start(plan, &c);
-    double pairs = look(plan, of->batch, part * plan->chunk_rows, c.rows, low, high, sight);
+    double pairs = lsp_attention_look(plan, of->batch, part * plan->chunk_rows, c.rows, low, high, sight);
     plan->kernel->pack_queries(d->d_k, p->q + (size_t)(c.row * d->d_k) * lsp_dtype_size(d->q_type), d->q_type,
                                c.rows, p->factor, q);
     plan->kernel->query_norms(d->d_k, c.rows, q, room->norm + at);
-    c.rule = rule_of(d, of->head);
+    c.rule = lsp_attention_rule(d, of->head);
     c.state = (lsp_query_rows){c.rows, q, room->norm + at, sight, c.recent.out, c.recent.max, c.recent.sum};
     *chunk = c;
     return pairs;

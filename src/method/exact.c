@@ -4,11 +4,10 @@
 #include "base/clock.h"
 #include "method/chunk.h"
 #include "method/method.h"
+#include "method/sights.h"
 
 #include <math.h>
 #include <omp.h>
-
-#define LOG2_E 1.4426950408889634074
 
 /* The panel that is being computed: tiles [tile_begin, tile_end) of the group, matrices that use them. */
 typedef struct panel_work {
@@ -51,27 +50,15 @@ static stored_tile tile_in_panel(const lsp_attention *plan, const panel_work *w,
                          (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type)};
 }
 
-static void *packed_tile_k(const lsp_attention *plan, int64_t index)
-{
-    return (char *)plan->packed_k +
-           (size_t)(index * plan->shape.tile_keys * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
-}
-
-static void *packed_tile_v(const lsp_attention *plan, int64_t index)
-{
-    return (char *)plan->packed_v + (size_t)(index * plan->shape.tile_keys * plan->shape.v_stride) *
-                                        (size_t)plan->kernel->packed_bytes;
-}
-
 /* Packs a tile of the panel as the index-th of plan->packed_k and packed_v. */
 static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t index)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
     plan->bounds[index] =
         (lsp_tile_bounds){plan->kernel->pack_k(&plan->shape, from->k, d->k_type, from->offset, from->count,
-                                               packed_tile_k(plan, index)),
+                                               lsp_attention_packed_k(plan, index)),
                           plan->kernel->pack_v(&plan->shape, from->v, d->v_type, from->offset, from->count,
-                                               packed_tile_v(plan, index))};
+                                               lsp_attention_packed_v(plan, index))};
     /* Where keys lie with the rows a rank may hold a part of such a tile, and must not take another bound for it than
      * one that holds all. */
     if (lsp_mask_parts(&plan->problem.mask, from->first, from->first + plan->shape.tile_keys))
@@ -80,8 +67,8 @@ static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t inde
 
 static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_t index)
 {
-    return (lsp_key_tile){packed_tile_k(plan, index),
-                          packed_tile_v(plan, index),
+    return (lsp_key_tile){lsp_attention_packed_k(plan, index),
+                          lsp_attention_packed_v(plan, index),
                           first,
                           plan->bounds[index].k_norm,
                           plan->bounds[index].v_max,
@@ -103,17 +90,6 @@ static lsp_key_tile pack_one(lsp_attention *plan, const panel_work *w, int64_t t
         packed.next_k = next.k, packed.next_v = next.v;
     }
     return packed;
-}
-
-/* Whether any of local rows [begin, begin + rows) may see keys [low, high): sights never go back. */
-static bool may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
-                    int64_t high)
-{
-    int64_t range = 0, start = 0;
-    int64_t first = lsp_attention_global_row(plan, begin, &range, &start);
-    int64_t last = lsp_attention_global_row(plan, begin + rows - 1, &range, &start);
-    return lsp_mask_sight(&plan->problem.mask, batch, first).begin < high &&
-           lsp_mask_sight(&plan->problem.mask, batch, last).end > low;
 }
 
 /* What a task computed: pairs, and rows that have ended without a key. */
@@ -152,7 +128,7 @@ static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task,
     int64_t begin = part * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
     tile_range tiles = tiles_of_unit(plan, w, matrix->unit);
     task_done done = {0, 0};
-    if (!may_see(plan, matrix->batch, begin, rows, tiles.key_begin, tiles.key_end)) return done;
+    if (!lsp_attention_may_see(plan, matrix->batch, begin, rows, tiles.key_begin, tiles.key_end)) return done;
     lsp_chunk c;
     done.pairs = lsp_chunk_open(p, index, part, tiles.key_begin, tiles.key_end, room, 0, &c);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
@@ -161,7 +137,8 @@ static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task,
         if (!lsp_chunk_sees(&c, &place)) continue;
         lsp_key_tile tile = packed_tile(plan, place.first, at);
         if (t + 1 < tiles.end)
-            tile.next_k = packed_tile_k(plan, at + 1), tile.next_v = packed_tile_v(plan, at + 1);
+            tile.next_k = lsp_attention_packed_k(plan, at + 1),
+            tile.next_v = lsp_attention_packed_v(plan, at + 1);
         lsp_chunk_attend(plan, &c, &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
@@ -180,8 +157,8 @@ static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t task, 
     int64_t begin = part * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
     lsp_chunk chunks[LSP_UNIT_HEADS];
     task_done done = {0, 0};
-    if (matrices == 0 ||
-        !may_see(plan, plan->matrices[first].batch, begin, rows, tiles.key_begin, tiles.key_end))
+    if (matrices == 0 || !lsp_attention_may_see(plan, plan->matrices[first].batch, begin, rows,
+                                                tiles.key_begin, tiles.key_end))
         return done;
     for (int64_t i = 0; i < matrices; i++)
         done.pairs +=
@@ -248,7 +225,7 @@ lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *array
                   .q = arrays->q,
                   .out = arrays->out,
                   .lse = arrays->lse,
-                  .factor = plan->problem.desc.scale * LOG2_E};
+                  .factor = plan->problem.desc.scale * LSP_LOG2_E};
     lsp_panel panel;
     lsp_status status = lsp_gather_start(plan->gather, arrays->k, arrays->v);
     lsp_chunk_begin(&p);

@@ -3,11 +3,10 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "method/operator.h"
+#include "method/sights.h"
 
 #include <omp.h>
 #include <string.h>
-
-#define LOG2_E 1.4426950408889634074
 
 enum { STAGE_BYTES = 2 << 20 }; /* at most, packed: beside one that comes and one that is computed */
 
@@ -237,8 +236,7 @@ static void run_chunk(lsp_mirror *m, int64_t stage, int64_t begin, void *x, void
     char *recent = m->recent ? (char *)m->recent + at * (size_t)shape->d_v * element : total;
     lsp_key_rows keys = {rows, (char *)op->keys + at * (size_t)d->d_k * element, sight, recent,
                          (char *)op->squares + at * element};
-    double slope = d->alibi_slopes ? d->alibi_slopes[0] : 0;
-    lsp_score_rule rule = {d->softcap * LOG2_E, slope * LOG2_E, d->scale * LOG2_E};
+    lsp_score_rule rule = lsp_attention_rule(d, 0);
     for (int64_t t = 0; t < m->stage_tiles; t++) {
         size_t row = (size_t)(t * shape->tile_keys);
         int64_t first = stage * m->stage_rows + t * shape->tile_keys;

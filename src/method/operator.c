@@ -1,5 +1,6 @@
 /* W as an operator: life, W X, the norm. SPDX-License-Identifier: BSD-3-Clause */
 #include "method/operator.h"
+#include "method/sights.h"
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -7,8 +8,6 @@
 
 #include <math.h>
 #include <string.h>
-
-#define LOG2_E 1.4426950408889634074
 
 enum { TURN_COLUMNS = 256, TURN_GRAIN = 16, REDUCED_AT_ONCE = 512 };
 
@@ -138,7 +137,7 @@ lsp_status lsp_operator_bind(lsp_operator *op, const void *q, const void *k)
     uint64_t mode = lsp_fpmode_enter();
     for (int64_t i = 0; i < plan->query_rows; i++)
         plan->kernel->pack_queries(d->d_k, (const char *)q + (size_t)i * q_row, d->q_type, 1,
-                                   d->scale * LOG2_E, (char *)op->rows + (size_t)i * row);
+                                   d->scale * LSP_LOG2_E, (char *)op->rows + (size_t)i * row);
     plan->kernel->pack_queries(d->d_k, k, d->k_type, plan->key_rows, 1, op->keys);
     lsp_fpmode_leave(mode);
     op->q = q;

@@ -10,6 +10,7 @@
 #include "base/convert.h"
 #include "base/memory.h"
 #include "method/method.h"
+#include "method/sights.h"
 #include "method/walk.h"
 
 #include <math.h>
@@ -187,7 +188,7 @@ static void choose(void *user, const lsp_walk_chunk *chunk)
     lsp_query_rows state = {rows,    chunk->room->q, chunk->room->norm, chunk->room->sight, NULL,
                             now.max, now.sum};
     lsp_candidates candidates = candidates_at(p, chunk->row);
-    lsp_score_rule rule = lsp_walk_rule(plan, chunk->matrix->head);
+    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
     for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t++) {
         lsp_tile_place place;
         if (!lsp_walk_sees(chunk, plan, t, &place)) continue;
@@ -236,7 +237,7 @@ static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin,
     int64_t first = matrix->first + begin, range = 0, start = 0;
     lsp_row_state total = totals_at(p, first), recent = recent_at(p, first);
     lsp_candidates c = candidates_at(p, first);
-    lsp_score_rule rule = lsp_walk_rule(plan, matrix->head);
+    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, matrix->head);
     double *dropped = p->topk->dropped + first;
     if (lsp_attention_folds(&plan->problem, plan->shape.tile_keys))
         plan->kernel->fold(0, rows, &recent, &total);

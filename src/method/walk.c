@@ -2,11 +2,10 @@
 #include "method/walk.h"
 
 #include "base/checked.h"
+#include "method/sights.h"
 
 #include <math.h>
 #include <omp.h>
-
-#define LOG2_E 1.4426950408889634074
 
 /* Chunks of the matrices that use a panel. */
 typedef struct task_list {
@@ -30,18 +29,6 @@ static task_list list_tasks(const lsp_attention *plan, lsp_panel panel)
 
 /* ---- packing ----------------------------------------------------------------------------------- */
 
-static void *packed_tile_k(const lsp_attention *plan, int64_t index)
-{
-    return (char *)plan->packed_k +
-           (size_t)(index * plan->shape.tile_keys * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
-}
-
-static void *packed_tile_v(const lsp_attention *plan, int64_t index)
-{
-    return (char *)plan->packed_v + (size_t)(index * plan->shape.tile_keys * plan->shape.v_stride) *
-                                        (size_t)plan->kernel->packed_bytes;
-}
-
 /* Rows of the panel before the tile's. */
 static int64_t panel_row(const lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile)
 {
@@ -56,7 +43,7 @@ void lsp_walk_pack_k(lsp_attention *plan, const lsp_walk_panel *panel, int64_t t
     const char *k = (const char *)panel->panel.k + (size_t)panel_row(plan, panel, tile) * row_bytes;
     int64_t index = tile - panel->tile_begin;
     double norm = plan->kernel->pack_k(&plan->shape, k, d->k_type, place.begin - place.first,
-                                       place.end - place.begin, packed_tile_k(plan, index));
+                                       place.end - place.begin, lsp_attention_packed_k(plan, index));
     /* Where keys lie with the rows a rank may hold a part of such a tile, and must not take another bound for it
      * than one that holds all. */
     plan->bounds[index].k_norm =
@@ -71,21 +58,23 @@ void lsp_walk_pack_v(lsp_attention *plan, const lsp_walk_panel *panel, int64_t t
     int64_t index = tile - panel->tile_begin;
     size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
     const char *v = (const char *)panel->panel.v + (size_t)panel_row(plan, panel, tile) * row_bytes;
-    plan->bounds[index].v_max = plan->kernel->pack_v(&plan->shape, v, d->v_type, place.begin - place.first,
-                                                     place.end - place.begin, packed_tile_v(plan, index));
+    plan->bounds[index].v_max =
+        plan->kernel->pack_v(&plan->shape, v, d->v_type, place.begin - place.first, place.end - place.begin,
+                             lsp_attention_packed_v(plan, index));
 }
 
 lsp_key_tile lsp_walk_tile(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
                            int64_t first, bool values)
 {
     int64_t index = tile - chunk->panel->tile_begin;
-    lsp_key_tile t = {.k = packed_tile_k(plan, index), .first = first, .k_norm = plan->bounds[index].k_norm};
+    lsp_key_tile t = {
+        .k = lsp_attention_packed_k(plan, index), .first = first, .k_norm = plan->bounds[index].k_norm};
     bool more = tile + 1 < chunk->tile_end;
-    if (more) t.next_k = packed_tile_k(plan, index + 1);
+    if (more) t.next_k = lsp_attention_packed_k(plan, index + 1);
     if (!values) return t;
-    t.v = packed_tile_v(plan, index);
+    t.v = lsp_attention_packed_v(plan, index);
     t.v_max = plan->bounds[index].v_max;
-    if (more) t.next_v = packed_tile_v(plan, index + 1);
+    if (more) t.next_v = lsp_attention_packed_v(plan, index + 1);
     return t;
 }
 
@@ -93,42 +82,11 @@ void lsp_walk_pack_queries(const lsp_walk_chunk *chunk, const lsp_attention *pla
 {
     const lsp_attention_desc *d = &plan->problem.desc;
     const char *from = (const char *)q + (size_t)(chunk->row * d->d_k) * lsp_dtype_size(d->q_type);
-    plan->kernel->pack_queries(d->d_k, from, d->q_type, chunk->rows, d->scale * LOG2_E, chunk->room->q);
+    plan->kernel->pack_queries(d->d_k, from, d->q_type, chunk->rows, d->scale * LSP_LOG2_E, chunk->room->q);
     plan->kernel->query_norms(d->d_k, chunk->rows, chunk->room->q, chunk->room->norm);
 }
 
-lsp_score_rule lsp_walk_rule(const lsp_attention *plan, int64_t head)
-{
-    const lsp_attention_desc *d = &plan->problem.desc;
-    double slope = d->alibi_slopes ? d->alibi_slopes[head] : 0;
-    return (lsp_score_rule){d->softcap * LOG2_E, slope * LOG2_E, d->scale * LOG2_E};
-}
-
 /* ---- chunks ------------------------------------------------------------------------------------ */
-
-/* Fills the sights of local rows [begin, begin + rows); returns their pairs among keys [low, high). */
-static double look(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
-                   int64_t high, lsp_sight *sight)
-{
-    int64_t range = 0, start = 0, pairs = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t row = lsp_attention_global_row(plan, begin + r, &range, &start);
-        sight[r] = lsp_mask_sight(&plan->problem.mask, batch, row);
-        pairs += lsp_max(0, lsp_min(sight[r].end, high) - lsp_max(sight[r].begin, low));
-    }
-    return (double)pairs;
-}
-
-/* Whether any of local rows [begin, begin + rows) may see keys [low, high): sights never go back. */
-static bool may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
-                    int64_t high)
-{
-    int64_t range = 0, start = 0;
-    int64_t first = lsp_attention_global_row(plan, begin, &range, &start);
-    int64_t last = lsp_attention_global_row(plan, begin + rows - 1, &range, &start);
-    return lsp_mask_sight(&plan->problem.mask, batch, first).begin < high &&
-           lsp_mask_sight(&plan->problem.mask, batch, last).end > low;
-}
 
 bool lsp_walk_sees(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
                    lsp_tile_place *place)
@@ -157,8 +115,9 @@ static double run_task(const lsp_walk *walk, const task_list *tasks, int64_t tas
     lsp_partition_clip(&plan->partition, matrix->unit, &chunk.tile_begin, &chunk.tile_end);
     chunk.low = lsp_partition_tile(&plan->partition, chunk.tile_begin).begin;
     chunk.high = lsp_partition_tile(&plan->partition, chunk.tile_end - 1).end;
-    if (!may_see(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high)) return 0;
-    double pairs = look(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high, room->sight);
+    if (!lsp_attention_may_see(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high)) return 0;
+    double pairs =
+        lsp_attention_look(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high, room->sight);
     walk->compute(walk->user, &chunk);
     return pairs;
 }

@@ -45,9 +45,6 @@ bool lsp_walk_sees(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64
 /* Local. Packed queries of the chunk, and their norms, into its room; q: this rank's rows. */
 void lsp_walk_pack_queries(const lsp_walk_chunk *chunk, const lsp_attention *plan, const void *q);
 
-/* Local. Rule of the scores of a query head. */
-lsp_score_rule lsp_walk_rule(const lsp_attention *plan, int64_t head);
-
 /* Local. Tile `tile` of the sequence, whose first key is `first`, as lsp_walk_pack_k and, with `values`, also
  * lsp_walk_pack_v packed it. */
 lsp_key_tile lsp_walk_tile(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
