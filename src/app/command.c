@@ -37,6 +37,15 @@ static const lsp_command table[] = {
      "and a predicted time. The shape is that of [shape] when shape.n is given, else that of the input.\n"
      "Exit status 5 when the run does not fit into a node's memory.\n",
      LSP_TAKES_DECK, LSP_FOR_PLAN, lsp_plan_run},
+    {"scaling", "speed-up and efficiency from the reports of a study", "[DECK.ini]",
+     "Reads the JSON reports of runs on different numbers of nodes, ranks and threads, takes medians of "
+     "repeated\n"
+     "runs, and gives speed-up and efficiency against the fewest cores, and the shares of computing, "
+     "exposed\n"
+     "gather, reading and writing: a table, scaling.csv, report.json, and report.plot with the ideal line "
+     "(PNG\n"
+     "and SVG). Runs that differ in method, mask, type or gather mode make curves of their own.\n",
+     LSP_TAKES_DECK, LSP_FOR_SCALING, lsp_scaling_run_command},
     {"svd", "truncated singular value decomposition of the attention matrix, with its error", "[DECK.ini]",
      "For every head: the largest singular values of W = softmax(scale q k' + mask) and their vectors, "
      "without\n"

@@ -84,6 +84,10 @@ typedef enum lsp_key {
     LSP_KEY_BENCH_SECONDS,
     LSP_KEY_BENCH_READ_BYTES,
     LSP_KEY_BENCH_COMPARE,
+    LSP_KEY_SCALING_FOLDER,
+    LSP_KEY_SCALING_REPORTS,
+    LSP_KEY_SCALING_KIND,
+    LSP_KEY_SCALING_CSV,
     LSP_KEY_COUNT
 } lsp_key;
 
@@ -102,7 +106,7 @@ typedef enum lsp_option_kind {
 
 /* The commands that use a key. */
 enum { LSP_FOR_ATTEND = 1, LSP_FOR_GENERATE = 2, LSP_FOR_VERIFY = 4, LSP_FOR_MERGE = 8, LSP_FOR_PLAN = 16 };
-enum { LSP_FOR_SVD = 32, LSP_FOR_BENCH = 1 << 10 };
+enum { LSP_FOR_SVD = 32, LSP_FOR_BENCH = 1 << 10, LSP_FOR_SCALING = 1 << 11 };
 
 enum { LSP_ITEMS_MOST = 64 }; /* of NUMBERS and WORDS */
 

@@ -13,6 +13,7 @@
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
      LSP_FOR_SVD)
+#define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_INPUT_FILE] = {"input", "file", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
@@ -115,13 +116,13 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
                                   LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
                                   "largest relative error of a row (auto: by type and scores)"},
-    [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, ALL,
+    [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, REPORTS,
                              "file to write the report to, as JSON"},
     [LSP_KEY_REPORT_PROGRESS] = {"report", "progress", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
                                  LSP_FOR_ATTEND | LSP_FOR_SVD,
                                  "progress on standard error (auto: when it takes long)"},
-    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SVD,
-                             "PNG file for a picture of the spectra (by gnuplot)"},
+    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SVD | LSP_FOR_SCALING,
+                             "file for a picture (by gnuplot): SVG when it is called so, otherwise PNG"},
     [LSP_KEY_SHAPE_BATCH] = {"shape", "batch", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "batches"},
     [LSP_KEY_SHAPE_HEADS] = {"shape", "heads", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "query heads"},
     [LSP_KEY_SHAPE_KV_HEADS] = {"shape", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,
@@ -174,6 +175,15 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                   "that each thread reads for the bandwidth (auto: twice the last cache)"},
     [LSP_KEY_BENCH_COMPARE] = {"bench", "compare", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_BENCH,
                                "an earlier report.json to compare with (also --compare FILE)"},
+    [LSP_KEY_SCALING_FOLDER] = {"scaling", "folder", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SCALING,
+                                "folder whose reports (*.json) are a study"},
+    [LSP_KEY_SCALING_REPORTS] = {"scaling", "reports", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SCALING,
+                                 "reports, separated by commas; with a folder: besides"},
+    [LSP_KEY_SCALING_KIND] =
+        {"scaling", "kind", LSP_OPTION_CHOICE, "auto", "auto|strong|weak", 0, 0, LSP_FOR_SCALING,
+         "strong: the same work on more cores; weak: more work (auto: as the reports say)"},
+    [LSP_KEY_SCALING_CSV] = {"scaling", "csv", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SCALING,
+                             "file for the table as CSV"},
 };
 
 const lsp_option *lsp_option_get(lsp_key key)
