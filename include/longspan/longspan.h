@@ -6,6 +6,7 @@
  *   operator.h   W X and W^T Y, W never formed
  *   svd.h        truncated SVD of W with a certificate
  *   topk.h       what the method topk kept
+ *   lowrank.h    what the method lowrank left out
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -14,6 +15,7 @@
 
 #include <longspan/attention.h>
 #include <longspan/context.h>
+#include <longspan/lowrank.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>
