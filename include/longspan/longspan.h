@@ -6,6 +6,7 @@
  *   operator.h   W X and W^T Y, W never formed
  *   svd.h        truncated SVD of W with a certificate
  *   topk.h       what the method topk kept
+ *   compare.h    approximations beside the exact answer
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -13,6 +14,7 @@
 #define LONGSPAN_LONGSPAN_H
 
 #include <longspan/attention.h>
+#include <longspan/compare.h>
 #include <longspan/context.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>

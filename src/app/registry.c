@@ -3,16 +3,17 @@
 
 #include <string.h>
 
-#define EVERY  9.0e15 /* sizes: what a double holds exactly */
-#define VALUES (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN)
+#define EVERY  9.0e15                                           /* sizes: what a double holds exactly */
+#define ONE    (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN) /* of one method */
+#define VALUES (ONE | LSP_FOR_COMPARE)
 #define RUNS   (VALUES | LSP_FOR_SVD)
 #define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD)
 #define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN | LSP_FOR_BENCH)
-#define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH)
+#define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH | LSP_FOR_COMPARE)
 #define DEALS  (GROUPS | LSP_FOR_SVD)
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
-     LSP_FOR_SVD)
+     LSP_FOR_SVD | LSP_FOR_COMPARE)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_INPUT_FILE] = {"input", "file", LSP_OPTION_PATH, "", NULL, 0, 0, RUNS,
@@ -50,7 +51,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                 LSP_FOR_ATTEND | LSP_FOR_PLAN,
                                 "method = topk: also the kept weights (/weights/indptr, indices, data)"},
     [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact", "exact|block|topk", 0, 0,
-                                  RUNS,
+                                  ONE | LSP_FOR_SVD,
                                   "exact; block: inside blocks of the sequence; topk: the largest weights"},
     [LSP_KEY_ATTENTION_MASK] = {"attention", "mask", LSP_OPTION_CHOICE, "none", "none|causal|window", 0, 0,
                                 RUNS | LSP_FOR_BENCH, "which keys a row sees"},
@@ -67,7 +68,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    "c: scores become c tanh(s/c); 0: off"},
     [LSP_KEY_ATTENTION_ALIBI] = {"attention", "alibi", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                  "subtract slope(head) x distance from scores"},
-    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_SVD,
+    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, LSP_FOR_SVD,
                                 "singular values to keep; with a tolerance: at most"},
     [LSP_KEY_ATTENTION_TOLERANCE] = {"attention", "tolerance", LSP_OPTION_REAL, "", NULL, 1e-300, 1,
                                      LSP_FOR_SVD,
@@ -84,10 +85,11 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0,
                                       LSP_FOR_SVD,
                                       "mask = causal: rows of a truncated matrix see later keys, a little"},
-    [LSP_KEY_ATTENTION_BLOCK_SIZE] = {"attention", "block_size", LSP_OPTION_INT, "", NULL, 1, EVERY, RUNS,
-                                      "method = block: rows of a block, which sees its share of the keys"},
-    [LSP_KEY_ATTENTION_TOPK] = {"attention", "topk", LSP_OPTION_INT, "", NULL, 1, EVERY, RUNS,
-                                "method = topk: weights that a row keeps"},
+    [LSP_KEY_ATTENTION_BLOCK_SIZE] =
+        {"attention", "block_size", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, RUNS,
+         "method = block: rows of a block, which sees its share of the keys (compare: a list)"},
+    [LSP_KEY_ATTENTION_TOPK] = {"attention", "topk", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, RUNS,
+                                "method = topk: weights that a row keeps (compare: a list)"},
     [LSP_KEY_ATTENTION_RENORMALIZE] = {"attention", "renormalize", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                        "method = topk: make the kept weights add up to 1"},
     [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0,
@@ -107,21 +109,22 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    "auto|contiguous|balanced|cyclic", 0, 0, DEALS,
                                    "how query rows are dealt to ranks (auto: as the mask asks)"},
     [LSP_KEY_COMPUTE_NONFINITE] = {"compute", "nonfinite", LSP_OPTION_CHOICE, "refuse", "refuse|propagate", 0,
-                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE,
                                    "NaN or Inf in the input"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
-                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD,
+                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD | LSP_FOR_COMPARE,
                              "rows recomputed in double precision; 0: none"},
     [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
-                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE,
                                   "largest relative error of a row (auto: by type and scores)"},
     [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, ALL,
                              "file to write the report to, as JSON"},
     [LSP_KEY_REPORT_PROGRESS] = {"report", "progress", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
-                                 LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                 LSP_FOR_ATTEND | LSP_FOR_SVD | LSP_FOR_COMPARE,
                                  "progress on standard error (auto: when it takes long)"},
-    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SVD,
-                             "PNG file for a picture of the spectra (by gnuplot)"},
+    [LSP_KEY_REPORT_PLOT] =
+        {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SVD | LSP_FOR_COMPARE,
+         "PNG file for a picture (by gnuplot): svd: spectra; compare: error against time"},
     [LSP_KEY_SHAPE_BATCH] = {"shape", "batch", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "batches"},
     [LSP_KEY_SHAPE_HEADS] = {"shape", "heads", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "query heads"},
     [LSP_KEY_SHAPE_KV_HEADS] = {"shape", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,
@@ -144,7 +147,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                      LSP_FOR_PLAN, "ranks on a node (auto: as here)"},
     [LSP_KEY_PLAN_MEMORY_PER_NODE] = {"plan", "memory_per_node", LSP_OPTION_BYTES, "auto", "auto", 1, 1e18,
                                       LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH |
-                                          LSP_FOR_SVD,
+                                          LSP_FOR_SVD | LSP_FOR_COMPARE,
                                       "bytes, or as 64G (auto: what machine, cgroup and Slurm leave)"},
     [LSP_KEY_PLAN_BANDWIDTH] = {"plan", "bandwidth", LSP_OPTION_REAL, "12.5e9", NULL, 1, 1e18, LSP_FOR_PLAN,
                                 "of a node's link, bytes per second"},
@@ -174,6 +177,12 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                   "that each thread reads for the bandwidth (auto: twice the last cache)"},
     [LSP_KEY_BENCH_COMPARE] = {"bench", "compare", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_BENCH,
                                "an earlier report.json to compare with (also --compare FILE)"},
+    [LSP_KEY_COMPARE_METHODS] =
+        {"compare", "methods", LSP_OPTION_WORDS, "", "block|topk", 0, 0, LSP_FOR_COMPARE,
+         "methods to run beside exact (default: those whose key in [attention] is given, "
+         "else all; without its key, a method's values are scaled to the length)"},
+    [LSP_KEY_COMPARE_REPEATS] = {"compare", "repeats", LSP_OPTION_INT, "3", NULL, 1, 1000, LSP_FOR_COMPARE,
+                                 "executions of every method; the fastest counts"},
 };
 
 const lsp_option *lsp_option_get(lsp_key key)

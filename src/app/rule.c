@@ -106,20 +106,20 @@ static lsp_status take_mask(lsp_app *app, lsp_attention_desc *desc)
     return LSP_OK;
 }
 
-/* The method and the keys that it uses: the keys of others stay unused, as decks are shared. */
+/* The method and the keys that it uses: the keys of others stay unused, as decks are shared. `compare` runs exact, and
+ * takes the others itself. */
 static lsp_status take_method(lsp_app *app, lsp_attention_desc *desc)
 {
     lsp_options *options = app->options;
+    if (app->command->uses == LSP_FOR_COMPARE) return LSP_OK;
     desc->method = (lsp_method)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD);
     if (desc->method == LSP_METHOD_BLOCK) {
-        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_BLOCK_SIZE);
+        lsp_status status = lsp_app_require_one(app, LSP_KEY_ATTENTION_BLOCK_SIZE, &desc->block_size);
         if (status != LSP_OK) return status;
-        desc->block_size = lsp_options_int(options, LSP_KEY_ATTENTION_BLOCK_SIZE);
     }
     if (desc->method == LSP_METHOD_TOPK) {
-        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_TOPK);
+        lsp_status status = lsp_app_require_one(app, LSP_KEY_ATTENTION_TOPK, &desc->topk);
         if (status != LSP_OK) return status;
-        desc->topk = lsp_options_int(options, LSP_KEY_ATTENTION_TOPK);
         desc->renormalize = lsp_options_yes(options, LSP_KEY_ATTENTION_RENORMALIZE);
     }
     return LSP_OK;
@@ -132,7 +132,7 @@ static void take_compute(lsp_app *app, lsp_attention_desc *desc)
     desc->compute = types[lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE)];
     desc->scale = lsp_options_real(options, LSP_KEY_ATTENTION_SCALE);
     desc->softcap = lsp_options_real(options, LSP_KEY_ATTENTION_SOFTCAP);
-    if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD))) return;
+    if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD | LSP_FOR_COMPARE))) return;
     desc->isa = (lsp_isa)lsp_options_choice(options, LSP_KEY_COMPUTE_ISA);
     desc->gather = (lsp_gather_mode)lsp_options_choice(options, LSP_KEY_COMPUTE_GATHER);
     desc->partition = (lsp_partition_kind)lsp_options_choice(options, LSP_KEY_COMPUTE_PARTITION);
