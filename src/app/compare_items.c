@@ -39,10 +39,10 @@ int64_t lsp_compare_file_head(const lsp_compare_job *job, int64_t head)
 
 /* ---- values -------------------------------------------------------------------------------------- */
 
-/* The length that a method's values are scaled to, and limited by. */
+/* The length, of the part that is computed, that a method's values are scaled to and limited by. */
 static int64_t length_of(const lsp_attention_desc *d, lsp_method method)
 {
-    return method == LSP_METHOD_BLOCK ? d->n : d->m;
+    return method == LSP_METHOD_BLOCK ? d->row_end - d->row_begin : d->key_end - d->key_begin;
 }
 
 static int64_t scaled_values(const choice *c, int64_t length, int64_t values[LSP_ITEMS_MOST])
