@@ -6,14 +6,15 @@
  *   lsp_compare_method(compare, &approximation, &results[1], NULL);   again and again
  *   lsp_compare_front(results, 2, front);
  *
- * Errors and retained masses do not depend on the number of ranks: sums over rows are made in fixed blocks. (Those
- * that a method's own certificate tells agree to rounding.)
+ * Errors and retained masses do not depend on the number of ranks: sums over rows are made in fixed blocks. (Where
+ * outputs themselves do, as with lowrank, and what a method's own certificate tells, they agree to rounding.)
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LONGSPAN_COMPARE_H
 #define LONGSPAN_COMPARE_H
 
 #include <longspan/attention.h>
+#include <longspan/lowrank.h>
 #include <longspan/study.h>
 #include <longspan/topk.h>
 
@@ -39,13 +40,14 @@ typedef enum lsp_retained_kind {
     LSP_RETAINED_ALL = 0,         /* exact: everything */
     LSP_RETAINED_LSE = 1,         /* exp(lse - exact lse), of every row: block */
     LSP_RETAINED_CERTIFICATE = 2, /* 1 - the dropped mass of the method's certificate, of every row: topk */
-    LSP_RETAINED_ENERGY = 3       /* not a mass: the share of ||W||_F^2 */
+    LSP_RETAINED_ENERGY = 3       /* not a mass: the share of ||W||_F^2, by lowrank's certificate */
 } lsp_retained_kind;
 
 /* One head. */
 typedef struct lsp_compare_head {
     double out_error, row_error; /* as in lsp_compare_result */
-    double retained; /* mean of the head's rows; NaN where it is known of all heads together only */
+    double retained;             /* of the head's rows; NaN where it is known of all heads together only */
+    lsp_lowrank_head lowrank;    /* of method lowrank */
 } lsp_compare_head;
 
 typedef struct lsp_compare_result {
@@ -66,11 +68,13 @@ typedef struct lsp_compare_result {
     int64_t worst[3];       /* batch, head, row of row_error */
 
     lsp_retained_kind retained;
-    double retained_mean, retained_least; /* over rows with keys; energy: both that of all heads together */
+    double retained_mean,
+        retained_least; /* over rows with keys; energy: of all heads together, and of a head */
     /* No row's error ||o - o^||_2 is above it (block: 2 x dropped mass x the longest row of V, topk: its certificate's),
-     * with an allowance for rounding; 0 for exact. */
+     * with an allowance for rounding. lowrank: it is on ||O - O^||_F, of all heads. 0 for exact. */
     double out_error_bound;
-    lsp_topk_certificate topk; /* of method topk */
+    lsp_topk_certificate topk;       /* of method topk */
+    lsp_lowrank_certificate lowrank; /* of method lowrank */
 
     bool verified; /* verify holds a result: sampled rows are what the method should give */
     lsp_verify_result verify;

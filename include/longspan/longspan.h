@@ -6,6 +6,7 @@
  *   operator.h   W X and W^T Y, W never formed
  *   svd.h        truncated SVD of W with a certificate
  *   topk.h       what the method topk kept
+ *   lowrank.h    what the method lowrank left out
  *   compare.h    approximations beside the exact answer
  *   study.h      verify, merge, generate, measure
  *
@@ -16,6 +17,7 @@
 #include <longspan/attention.h>
 #include <longspan/compare.h>
 #include <longspan/context.h>
+#include <longspan/lowrank.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>

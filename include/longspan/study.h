@@ -32,7 +32,9 @@ typedef struct lsp_verify_result {
  * NULL; it is checked to the same tolerance, absolute). rows: at least 1; no more than there are.
  * tolerance 0: from the computing type and the size of the scores that count in the row. A rank may
  * pass runs of its own choosing (a file read in another distribution): query_runs and key_runs describe
- * q/out/lse and k/v; together they must cover what the sampled rows need exactly once. Returns LSP_OK
+ * q/out/lse and k/v; together they must cover what the sampled rows need exactly once. Method lowrank: v are the
+ * values with which the matrices themselves give out, as lsp_lowrank_get_values has them, and desc's v_type is the
+ * computing type: the truncation is taken for granted, and all else is checked. Returns LSP_OK
  * also when the check does not pass; see result->passed. */
 lsp_status lsp_verify_attention(lsp_context *ctx, const lsp_attention_desc *desc, const lsp_run *query_runs,
                                 int64_t query_run_count, const lsp_run *key_runs, int64_t key_run_count,

@@ -5,6 +5,7 @@
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
+#include "app/recheck.h"
 #include "app/report.h"
 #include "app/result.h"
 #include "app/runs.h"
@@ -45,6 +46,7 @@ static lsp_status prepare(attend_state *s)
     if (status != LSP_OK) return status;
     report->memory_limit = lsp_launch_memory_limit(app, &report->memory_source);
     s->input.desc.memory_limit = report->memory_limit;
+    s->input.desc.keep_values = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS) > 0;
     status = lsp_attention_create(app->ctx, &s->input.desc, &s->plan);
     if (status == LSP_ERR_LIMIT) status = name_limit(s);
     if (status != LSP_OK) return status;
@@ -113,12 +115,9 @@ static lsp_status verify(attend_state *s)
     lsp_app *app = s->app;
     const lsp_operands *o = &s->operands;
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
-    double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
     if (rows == 0) return lsp_certificate_make(app, &s->input.desc, s->plan, o, rows, &s->report.certificate);
     double begin = lsp_clock();
-    lsp_status status = lsp_verify_attention(app->ctx, &s->input.desc, o->query_runs, o->query_run_count,
-                                             o->key_runs, o->key_run_count, o->q, o->k, o->v, o->out, o->lse,
-                                             rows, 0, tolerance, &s->report.verify);
+    lsp_status status = lsp_recheck_rows(app, &s->input.desc, s->plan, o, &s->report.verify);
     s->report.verified = status == LSP_OK;
     if (status == LSP_OK)
         status = lsp_certificate_make(app, &s->input.desc, s->plan, o, rows, &s->report.certificate);
@@ -170,6 +169,7 @@ static lsp_status report_run(attend_state *s)
     lsp_app *app = s->app;
     lsp_report *report = &s->report;
     report->seconds[LSP_PHASE_TOTAL] = lsp_clock() - app->started;
+    report->certificate.head_of = s->input.heads;
     lsp_report_collect(app, report);
     if (app->layout.rank == 0) lsp_summary_print(app, report);
     lsp_status status = lsp_json_write(app, lsp_json_report(app, report));

@@ -47,9 +47,9 @@ static lsp_status prepare(lsp_compare_job *job)
     if (status == LSP_ERR_LIMIT) return name_failure(job, &job->items[0], status);
     for (int64_t i = 0; status == LSP_OK && i < job->count; i++) {
         lsp_compare_item *item = &job->items[i];
-        lsp_estimate estimate = {.flops = 0};
+        lsp_estimate estimate = {.work = 0};
         if (i > 0) status = name_failure(job, item, lsp_compare_check(job->compare, &item->desc, &estimate));
-        item->flops = estimate.flops;
+        item->work = estimate.work;
     }
     return lsp_context_agree(app->ctx, status);
 }
@@ -101,12 +101,12 @@ static lsp_status compute(lsp_compare_job *job)
 {
     item_progress progress = {.before = 0};
     lsp_status status = LSP_OK;
-    for (int64_t i = 0; i < job->count; i++) job->flops += job->items[i].flops;
-    lsp_progress_start(job->app, job->flops * (double)job->options.repeats, &progress.all);
+    for (int64_t i = 0; i < job->count; i++) job->work += job->items[i].work;
+    lsp_progress_start(job->app, job->work * (double)job->options.repeats, &progress.all);
     lsp_compare_set_progress(job->compare, tell, &progress);
     for (int64_t i = 0; status == LSP_OK && i < job->count; i++) {
         lsp_compare_item *item = &job->items[i];
-        progress.share = job->flops > 0 ? item->flops / job->flops : 0;
+        progress.share = job->work > 0 ? item->work / job->work : 0;
         status = run_item(job, item);
         progress.before += progress.share;
         job->done++;

@@ -10,8 +10,8 @@
 typedef struct lsp_compare_item {
     lsp_attention_desc desc;
     const char *parameter; /* its key's name, "" for exact */
-    int64_t value;
-    double flops; /* of one execution, as far as pairs are visible */
+    double value;
+    double work; /* of one execution: operations */
     lsp_compare_result *result;
     lsp_compare_head *heads; /* [batch * heads] */
 } lsp_compare_item;
@@ -28,7 +28,9 @@ typedef struct lsp_compare_job {
     bool *front;                 /* [count] no other is better in both error and time */
     lsp_compare_head *heads;     /* of all items */
     unsigned scaled;             /* bit (1 << method): its values were chosen here, by the length */
-    double flops;                /* of everything */
+    const char
+        *left_out; /* why lowrank was not run, though it might have been; NULL: it was, or not asked for */
+    double work;   /* of everything */
     double peak_gflops;
     double read, compared; /* seconds of this rank */
     const char *memory_source;
@@ -40,7 +42,7 @@ typedef struct lsp_compare_job {
  * text of a failure is in the context. */
 lsp_status lsp_compare_items(lsp_compare_job *job);
 
-/* Local. "block_size 256". */
+/* Local. "block 256"; lowrank with a tolerance alone "lowrank to 0.1". */
 enum { LSP_COMPARE_NAME = 64 };
 const char *lsp_compare_name(const lsp_compare_item *item, char *text);
 

@@ -9,8 +9,7 @@
 enum { SCALED_MOST = 3 };
 
 /* A method, the key whose list gives its values, and what a power of two near the root of the length is multiplied by
- * for values where there is no list (in quarters; 0 ends them). At n = m = 4096: block_size 256, 1024, topk 16, 64,
- * 256. */
+ * for values where there is no list (in quarters; 0 ends them). At n = m = 4096: block_size 256, 1024, topk 16, 64, 256, rank 16, 64. */
 typedef struct choice {
     lsp_method method;
     lsp_key key;
@@ -20,15 +19,18 @@ typedef struct choice {
 static const choice choices[] = {
     {LSP_METHOD_BLOCK, LSP_KEY_ATTENTION_BLOCK_SIZE, {16, 64, 0}},
     {LSP_METHOD_TOPK, LSP_KEY_ATTENTION_TOPK, {1, 4, 16}},
+    {LSP_METHOD_LOWRANK, LSP_KEY_ATTENTION_RANK, {1, 4, 0}},
 };
 enum { CHOICES = sizeof choices / sizeof *choices };
 
 const char *lsp_compare_name(const lsp_compare_item *item, char *text)
 {
+    const char *method = lsp_method_name(item->desc.method);
+    bool ranked = item->desc.method != LSP_METHOD_LOWRANK || item->desc.rank > 0;
     if (!*item->parameter)
-        (void)snprintf(text, LSP_COMPARE_NAME, "exact");
+        (void)snprintf(text, LSP_COMPARE_NAME, "%s", method);
     else
-        (void)snprintf(text, LSP_COMPARE_NAME, "%s %" PRId64, item->parameter, item->value);
+        (void)snprintf(text, LSP_COMPARE_NAME, "%s%s %.15g", method, ranked ? "" : " to", item->value);
     return text;
 }
 
@@ -42,7 +44,9 @@ int64_t lsp_compare_file_head(const lsp_compare_job *job, int64_t head)
 /* The length, of the part that is computed, that a method's values are scaled to and limited by. */
 static int64_t length_of(const lsp_attention_desc *d, lsp_method method)
 {
-    return method == LSP_METHOD_BLOCK ? d->row_end - d->row_begin : d->key_end - d->key_begin;
+    int64_t rows = d->row_end - d->row_begin, keys = d->key_end - d->key_begin;
+    if (method == LSP_METHOD_LOWRANK) return lsp_min(rows, keys);
+    return method == LSP_METHOD_BLOCK ? rows : keys;
 }
 
 static int64_t scaled_values(const choice *c, int64_t length, int64_t values[LSP_ITEMS_MOST])
@@ -56,16 +60,38 @@ static int64_t scaled_values(const choice *c, int64_t length, int64_t values[LSP
     return count;
 }
 
-/* Whether a method is asked for by name; without names those count whose key is given, or all. */
-static bool is_wanted(lsp_options *options, const choice *c)
+/* A tolerance says as much as a rank. */
+static bool is_given(const lsp_options *options, const choice *c)
+{
+    return lsp_options_is_set(options, c->key) ||
+           (c->method == LSP_METHOD_LOWRANK && lsp_options_is_set(options, LSP_KEY_ATTENTION_TOLERANCE));
+}
+
+static bool is_named(lsp_options *options, const choice *c)
 {
     int64_t named[LSP_ITEMS_MOST], count = lsp_options_items(options, LSP_KEY_COMPARE_METHODS, named);
     for (int64_t i = 0; i < count; i++)
         if (named[i] + 1 == (int64_t)c->method) return true; /* in the order of the constants, after exact */
-    if (count > 0) return false;
+    return false;
+}
+
+/* Whether a method is run: those named; without names those whose key is given, or all. */
+static bool is_wanted(lsp_options *options, const choice *c)
+{
+    if (lsp_options_is_set(options, LSP_KEY_COMPARE_METHODS)) return is_named(options, c);
     bool given = false;
-    for (int i = 0; i < CHOICES; i++) given = given || lsp_options_is_set(options, choices[i].key);
-    return !given || lsp_options_is_set(options, c->key);
+    for (int i = 0; i < CHOICES; i++) given = given || is_given(options, &choices[i]);
+    return !given || is_given(options, c);
+}
+
+/* What keeps lowrank from running; NULL: nothing. Where it was asked for, the library says so. */
+static const char *obstacle(lsp_options *options, const lsp_attention_desc *d)
+{
+    if (d->compute == LSP_BF16) return "it computes in f32 or f64, not in bf16";
+    if (d->head_groups > 1) return "it takes all ranks for each head, not groups of them";
+    if (d->mask == LSP_MASK_CAUSAL && !lsp_options_yes(options, LSP_KEY_ATTENTION_ALLOW_LEAK))
+        return "a truncated matrix is not causal; attention.allow_leak = yes lets it run";
+    return NULL;
 }
 
 /* ---- items --------------------------------------------------------------------------------------- */
@@ -73,14 +99,39 @@ static bool is_wanted(lsp_options *options, const choice *c)
 static lsp_compare_item make_item(const lsp_compare_job *job, const choice *c, int64_t value)
 {
     lsp_compare_item item = {
-        .desc = job->input.desc, .parameter = lsp_option_get(c->key)->name, .value = value};
+        .desc = job->input.desc, .parameter = lsp_option_get(c->key)->name, .value = (double)value};
     item.desc.method = c->method;
     if (c->method == LSP_METHOD_BLOCK) item.desc.block_size = value;
     if (c->method == LSP_METHOD_TOPK) {
         item.desc.topk = value;
         item.desc.renormalize = lsp_options_yes(job->app->options, LSP_KEY_ATTENTION_RENORMALIZE);
     }
+    if (c->method == LSP_METHOD_LOWRANK) {
+        lsp_input_take_truncation(job->app, &item.desc);
+        item.desc.rank = value;
+        if (value == 0) {
+            item.parameter = lsp_option_get(LSP_KEY_ATTENTION_TOLERANCE)->name;
+            item.value = item.desc.tolerance;
+        }
+    }
     return item;
+}
+
+/* The values of a method: its list; of lowrank a tolerance alone, as rank 0; or such as fit the length. */
+static int64_t values_of(lsp_compare_job *job, const choice *c, int64_t values[LSP_ITEMS_MOST])
+{
+    lsp_options *options = job->app->options;
+    if (lsp_options_is_set(options, c->key)) return lsp_options_items(options, c->key, values);
+    if (is_given(options, c)) {
+        values[0] = 0;
+        return 1;
+    }
+    if (c->method == LSP_METHOD_LOWRANK && !is_named(options, c)) {
+        job->left_out = obstacle(options, &job->input.desc);
+        if (job->left_out) return 0;
+    }
+    job->scaled |= 1u << c->method;
+    return scaled_values(c, length_of(&job->input.desc, c->method), values);
 }
 
 static lsp_status give_results(lsp_compare_job *job)
@@ -110,12 +161,7 @@ lsp_status lsp_compare_items(lsp_compare_job *job)
         const choice *c = &choices[i];
         int64_t values[LSP_ITEMS_MOST], count = 0;
         if (!is_wanted(options, c)) continue;
-        if (lsp_options_is_set(options, c->key)) {
-            count = lsp_options_items(options, c->key, values);
-        } else {
-            count = scaled_values(c, length_of(&job->input.desc, c->method), values);
-            job->scaled |= 1u << c->method;
-        }
+        count = values_of(job, c, values);
         for (int64_t j = 0; j < count; j++) job->items[job->count++] = make_item(job, c, values[j]);
     }
     return give_results(job);

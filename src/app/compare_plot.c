@@ -19,6 +19,7 @@ typedef struct look {
 static const look looks[] = {
     {LSP_METHOD_BLOCK, "block (rows of a block)", "#365c8d", 5, 4},
     {LSP_METHOD_TOPK, "topk (weights of a row)", "#1f9e77", 7, 6},
+    {LSP_METHOD_LOWRANK, "lowrank (singular values)", "#c2571a", 9, 8},
 };
 enum { LOOKS = sizeof looks / sizeof *looks };
 
@@ -77,7 +78,7 @@ static void write_data(FILE *stream, const lsp_compare_job *job, const frame *f)
             const lsp_compare_result *r = &job->results[i];
             if (r->method != looks[l].method || !isfinite(r->out_error)) continue;
             double row = isfinite(r->row_error) ? r->row_error : f->y_high;
-            (void)fprintf(stream, "%.6g %.6g %.6g %" PRId64 " %d\n", share_of(job, i), shown(f, r->out_error),
+            (void)fprintf(stream, "%.6g %.6g %.6g %.15g %d\n", share_of(job, i), shown(f, r->out_error),
                           shown(f, row), job->items[i].value, job->front[i]);
         }
         (void)fprintf(stream, "EOD\n$heads%d << EOD\n", l);

@@ -1,6 +1,8 @@
 /* What `longspan compare` tells: the table and the JSON report. SPDX-License-Identifier: BSD-3-Clause */
 #include "app/compare.h"
 #include "app/format.h"
+#include "app/lowrank.h"
+#include "base/checked.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -49,7 +51,9 @@ static const char *retained_text(const lsp_compare_result *r, char *text)
     case LSP_RETAINED_CERTIFICATE:
         (void)snprintf(text, LSP_FORMAT_SIZE, "%.4f (%.4f)", r->retained_mean, r->retained_least);
         break;
-    case LSP_RETAINED_ENERGY: (void)snprintf(text, LSP_FORMAT_SIZE, "%.4f energy", r->retained_mean); break;
+    case LSP_RETAINED_ENERGY:
+        (void)snprintf(text, LSP_FORMAT_SIZE, "%.4f (%.4f) e", r->retained_mean, r->retained_least);
+        break;
     }
     return text;
 }
@@ -59,6 +63,11 @@ static const char *certificate_text(const lsp_compare_result *r, char *text)
     text[0] = '\0';
     if (r->method == LSP_METHOD_BLOCK || r->method == LSP_METHOD_TOPK)
         (void)snprintf(text, LSP_FORMAT_SIZE, "each row within %.3g", r->out_error_bound);
+    if (r->method == LSP_METHOD_LOWRANK) {
+        const lsp_svd_certificate *c = &r->lowrank.whole;
+        (void)snprintf(text, LSP_FORMAT_SIZE, "all within %.3g; |W - W_r| %s%.3g |W|", r->out_error_bound,
+                       c->meaningful ? "" : "< ", c->meaningful ? c->frobenius_relative : c->floor);
+    }
     return text;
 }
 
@@ -110,7 +119,8 @@ static void print_legend(const lsp_compare_job *job)
                  " execution%s; total: with waiting for keys\n"
                  "  error    ||O - O^|| / ||O|| (Frobenius) over all %" PRId64
                  " rows; worst row: the largest ||o - o^|| / ||o||\n"
-                 "  retained share of a row's softmax, mean (least) over all rows\n",
+                 "  retained share of a row's softmax, mean (least) over all rows; energy: of ||W||^2, all "
+                 "heads (least)\n",
                  job->options.repeats, job->options.repeats == 1 ? "" : "s", job->results[0].rows);
 }
 
@@ -128,6 +138,25 @@ static void print_scaled(const lsp_compare_job *job)
     }
     (void)printf(" not given: values scaled to %" PRId64 " x %" PRId64 "\n", job->input.desc.n,
                  job->input.desc.m);
+}
+
+static void print_remarks(const lsp_compare_job *job)
+{
+    bool leaks = false;
+    int64_t unmet = 0;
+    if (job->left_out) (void)printf("  NOTE     lowrank left out: %s\n", job->left_out);
+    for (int64_t i = 1; i < job->count; i++) {
+        if (job->results[i].method != LSP_METHOD_LOWRANK) continue;
+        leaks = job->input.desc.mask != LSP_MASK_NONE || job->input.desc.documents;
+        unmet = lsp_max(unmet, job->results[i].lowrank.unmet);
+    }
+    if (leaks)
+        (void)printf(
+            "  NOTE     truncated matrices (lowrank) do not keep the mask: rows see later keys a little, or "
+            "others that it hides\n");
+    if (unmet > 0)
+        (void)printf("  NOTE     %" PRId64 " heads did not meet the tolerance; raise attention.rank\n",
+                     unmet);
 }
 
 static void print_slower(const lsp_compare_job *job)
@@ -164,6 +193,7 @@ void lsp_compare_print(const lsp_compare_job *job)
     print_heads(job);
     print_legend(job);
     print_scaled(job);
+    print_remarks(job);
     print_slower(job);
     (void)printf("  speed    exact: %s", lsp_format_rate(gflops(job) * 1e9, one));
     if (job->peak_gflops > 0)
@@ -220,6 +250,12 @@ static void add_retained(cJSON *object, const lsp_compare_result *r)
 
 static void add_certificate(cJSON *object, const lsp_compare_job *job, const lsp_compare_result *r)
 {
+    if (r->method == LSP_METHOD_LOWRANK) {
+        cJSON *to = cJSON_AddObjectToObject(object, "certificate");
+        lsp_lowrank_add_numbers(to, r->lowrank.rank, &r->lowrank.whole, r->out_error_bound);
+        (void)cJSON_AddBoolToObject(to, "tolerance_met", r->lowrank.unmet == 0);
+        return;
+    }
     if (r->method != LSP_METHOD_BLOCK) {
         const lsp_certificate certificate = {.method = r->method, .topk = r->topk};
         lsp_certificate_add_json(object, &certificate);
@@ -245,6 +281,9 @@ static void add_heads(cJSON *object, const lsp_compare_job *job, const lsp_compa
         lsp_json_add_number(head, "out_error", h->out_error);
         lsp_json_add_number(head, "row_max", h->row_error);
         lsp_json_add_number(head, "retained", h->retained);
+        if (item->result->method == LSP_METHOD_LOWRANK)
+            lsp_lowrank_add_numbers(cJSON_AddObjectToObject(head, "certificate"), h->lowrank.rank,
+                                    &h->lowrank.certificate, h->lowrank.out_error_bound);
         (void)cJSON_AddItemToArray(list, head);
     }
 }
@@ -257,7 +296,7 @@ static void add_item(cJSON *list, const lsp_compare_job *job, int64_t i)
     cJSON *object = cJSON_CreateObject(), *bytes = NULL;
     (void)cJSON_AddStringToObject(object, "name", lsp_compare_name(item, text));
     (void)cJSON_AddStringToObject(object, "method", lsp_method_name(r->method));
-    if (*item->parameter) lsp_json_add_number(object, item->parameter, (double)item->value);
+    if (*item->parameter) lsp_json_add_number(object, item->parameter, item->value);
     if (r->method == LSP_METHOD_TOPK)
         (void)cJSON_AddBoolToObject(object, "renormalize", item->desc.renormalize);
     add_seconds(object, r);
@@ -299,6 +338,7 @@ cJSON *lsp_compare_json(const lsp_compare_job *job)
     lsp_json_add_number(bytes, "peak_rss_max", (double)job->rss_max);
     lsp_json_add_number(object, "empty_rows", (double)exact->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)job->operands.nonfinite);
+    if (job->left_out) (void)cJSON_AddStringToObject(object, "lowrank_left_out", job->left_out);
     cJSON *items = cJSON_AddArrayToObject(object, "methods");
     for (int64_t i = 0; items && i < job->count; i++) add_item(items, job, i);
     return object;

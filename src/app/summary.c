@@ -34,6 +34,12 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text)
     if (desc->method == LSP_METHOD_TOPK)
         append(text, ", top %" PRId64 " of each row%s", desc->topk,
                desc->renormalize ? ", renormalised" : "");
+    if (desc->method == LSP_METHOD_LOWRANK) {
+        if (desc->rank > 0) append(text, ", rank %" PRId64, desc->rank);
+        if (desc->tolerance > 0)
+            append(text, "%s, tolerance %g", desc->rank > 0 ? " at most" : "", desc->tolerance);
+        append(text, ", by %s", desc->svd == LSP_SVD_FULL ? "the full SVD" : "block Krylov");
+    }
     if (desc->documents) append(text, ", %" PRId64 " documents", desc->document_count);
     if (desc->key_lengths) append(text, ", key lengths");
     if (desc->scale != 0) append(text, ", scale %g", desc->scale);

@@ -42,6 +42,13 @@ int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threa
     return lsp_attention_chunk_rows(partition, r, threads) * heads;
 }
 
+lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel *kernel)
+{
+    const lsp_attention_desc *d = &problem->desc;
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    return kernel->shape(d->d_k, method->columns ? method->columns(d) : d->d_v);
+}
+
 /* ---- what every rank must agree on -------------------------------------------------------------- */
 
 static lsp_status check_same(lsp_context *ctx, const lsp_problem *problem)
@@ -69,7 +76,7 @@ static lsp_status choose_kernel(lsp_attention *plan)
             ctx, LSP_ERR_USAGE,
             "this machine cannot run the %s kernels; its best is %s: leave compute.isa at auto",
             lsp_isa_name((lsp_isa)isa), lsp_isa_name(lsp_isa_best()));
-    plan->shape = plan->kernel->shape(plan->problem.desc.d_k, plan->problem.desc.d_v);
+    plan->shape = lsp_attention_shape(&plan->problem, plan->kernel);
     return LSP_OK;
 }
 
@@ -84,10 +91,11 @@ static lsp_status check_memory(lsp_attention *plan)
         plan->ctx, LSP_ERR_LIMIT,
         "not enough memory: a rank needs %.1f MiB (Q %.1f, K and V %.1f, output %.1f, panels %.1f, "
         "packed %.1f, work %.1f) and %d ranks share a node with %.1f MiB: use more nodes, or "
-        "fewer rows or heads at a time (input.rows, input.heads)",
+        "fewer rows or heads at a time (input.rows, input.heads)%s",
         (double)f->total / mib, (double)f->q / mib, (double)(f->k + f->v) / mib,
         (double)(f->out + f->lse) / mib, (double)f->panels / mib, (double)f->packed / mib,
-        (double)f->work / mib, at.node_ranks, (double)limit / mib);
+        (double)f->work / mib, at.node_ranks, (double)limit / mib,
+        plan->problem.whole_heads ? ", or a smaller attention.rank or attention.steps" : "");
 }
 
 /* ---- runs and matrices -------------------------------------------------------------------------- */
@@ -242,8 +250,9 @@ static lsp_status decide(lsp_attention *plan)
     int64_t node[2] = {at.threads, at.node_ranks};
     status = lsp_context_max_i64(ctx, node, 2);
     if (status == LSP_OK) {
-        lsp_estimate_fill(&plan->partition, plan->kernel, (int)node[1], (int)node[0], &plan->estimate);
-        status = check_memory(plan);
+        status = lsp_estimate_fill(&plan->partition, plan->kernel, (int)node[1], (int)node[0],
+                                   &plan->estimate, &ctx->error);
+        if (status == LSP_OK) status = check_memory(plan);
     }
     return lsp_context_agree(ctx, status);
 }
@@ -265,10 +274,10 @@ static lsp_status settle(lsp_attention *plan)
         for (int64_t m = 0; status == LSP_OK && m < plan->matrix_count; m++)
             plan->pairs += lsp_mask_pairs(&plan->problem.mask, plan->matrices[m].batch, p->ranges[i].begin,
                                           p->ranges[i].end);
-    if (status == LSP_OK) status = allocate(plan);
-    status = lsp_context_agree(ctx, status);
     const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
-    if (status == LSP_OK)
+    if (status == LSP_OK && !method->whole_heads) status = allocate(plan);
+    status = lsp_context_agree(ctx, status);
+    if (status == LSP_OK && !method->whole_heads)
         status = lsp_attention_create_gather(plan, true, !method->keys_alone, &plan->gather);
     return status == LSP_OK && method->prepare ? method->prepare(plan) : status;
 }

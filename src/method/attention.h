@@ -82,8 +82,11 @@ bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
 /* Collective. A gather of K or V or both for the plan's panels. */
 lsp_status lsp_attention_create_gather(lsp_attention *plan, bool keys, bool values, lsp_gather **gather);
 
-/* Local. Footprint and traffic (method/estimate.c) for a given partition. */
-void lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,
-                       int threads, lsp_estimate *estimate);
+/* Local. The tiles of a problem. */
+lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel *kernel);
+
+/* Local. Footprint and traffic (method/estimate.c) for a given partition. Fails where the method has limits. */
+lsp_status lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,
+                             int threads, lsp_estimate *estimate, lsp_error *error);
 
 #endif

@@ -73,7 +73,7 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
                                   int ranks_per_node, int threads)
 {
     const lsp_attention_desc *d = &p->problem->desc;
-    lsp_tile_shape shape = kernel->shape(d->d_k, d->d_v);
+    lsp_tile_shape shape = lsp_attention_shape(p->problem, kernel);
     int64_t element = (int64_t)lsp_dtype_size(lsp_dtype_result(d->compute)), packed = kernel->packed_bytes;
     int64_t rows = lsp_partition_matrices(p, group) * p->rows[r];
     int64_t keys = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r + 1)) -
@@ -127,8 +127,8 @@ static double rank_pairs(const lsp_partition *p, int group, int r)
     return pairs;
 }
 
-void lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ranks_per_node, int threads,
-                       lsp_estimate *e)
+lsp_status lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ranks_per_node,
+                             int threads, lsp_estimate *e, lsp_error *error)
 {
     const lsp_attention_desc *d = &p->problem->desc;
     memset(e, 0, sizeof *e);
@@ -136,6 +136,7 @@ void lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ran
         (double)(d->d_k * (int64_t)lsp_dtype_size(d->k_type) + d->d_v * (int64_t)lsp_dtype_size(d->v_type));
     e->pairs = lsp_problem_pairs(p->problem, d->row_begin, d->row_end) * (double)d->heads;
     e->flops = 2 * (double)(d->d_k + d->d_v) * e->pairs;
+    e->work = e->flops;
     for (int r = 0; r < p->group_ranks; r++) {
         for (int g = 0; g < p->groups; g++) {
             double pairs = rank_pairs(p, g, r), bytes = received_rows(p, g, r) * row_bytes;
@@ -156,6 +157,8 @@ void lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ran
     e->gather = p->gather;
     e->partition = p->kind;
     e->head_groups = p->groups;
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    return method->estimate ? method->estimate(p, ranks_per_node, threads, e, error) : LSP_OK;
 }
 
 lsp_status lsp_attention_estimate(const lsp_attention_desc *desc, int ranks, int ranks_per_node, int threads,
@@ -173,10 +176,10 @@ lsp_status lsp_attention_estimate(const lsp_attention_desc *desc, int ranks, int
     if (status == LSP_OK) {
         /* The portable kernel stands for all: shapes do not depend on the instruction set. */
         const lsp_kernel *kernel = lsp_kernel_get(LSP_ISA_PORTABLE, desc->compute);
-        lsp_tile_shape shape = kernel->shape(desc->d_k, desc->d_v);
+        lsp_tile_shape shape = lsp_attention_shape(&problem, kernel);
         status = lsp_partition_make(&problem, &shape, ranks, &partition, &error);
         if (status == LSP_OK) {
-            lsp_estimate_fill(&partition, kernel, ranks_per_node, threads, estimate);
+            status = lsp_estimate_fill(&partition, kernel, ranks_per_node, threads, estimate, &error);
             lsp_partition_free(&partition);
         }
         lsp_problem_free(&problem);

@@ -33,6 +33,16 @@ typedef struct lsp_krylov {
     double done, all;         /* products */
 } lsp_krylov;
 
+/* Local. Bytes that a rank with so many of the n rows and m keys takes at the fullest moment, besides the operator. */
+double lsp_krylov_bytes(int64_t n, int64_t m, int64_t rows, int64_t keys, int64_t rank,
+                        const lsp_svd_options *options, lsp_dtype compute, int threads);
+
+/* Local. The rank to try first of `most`: with a tolerance the rank is found from below. */
+int64_t lsp_krylov_first_rank(const lsp_svd_options *options, int64_t most);
+
+/* Local. Columns of a block. */
+int64_t lsp_krylov_columns(int64_t n, int64_t m, int64_t rank, const lsp_svd_options *options);
+
 /* Local. Records what there was no memory for. */
 lsp_status lsp_krylov_no_memory(lsp_krylov *j, const char *what);
 

@@ -9,7 +9,8 @@
 typedef struct lsp_problem {
     lsp_attention_desc desc; /* row_end, key_end, scale set; pointers are those below */
     lsp_mask mask;
-    int64_t units; /* batch * kv_heads: the matrices of K and V */
+    int64_t units;    /* batch * kv_heads: the matrices of K and V */
+    bool whole_heads; /* see method/method.h */
     /* Query heads of K/V head h: query_heads[query_first[h] .. query_first[h + 1]). */
     int64_t *query_heads, *query_first;
     int64_t *kv_head_of, *documents, *documents_k, *key_lengths;

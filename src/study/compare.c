@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "comm/exchange.h"
+#include "study/compare_certificate.h"
 #include "study/compare_rows.h"
 
 #include <inttypes.h>
@@ -40,6 +41,14 @@ static lsp_attention_desc with_method(const lsp_compare *c, const lsp_attention_
     own.block_size = desc->block_size;
     own.topk = desc->topk;
     own.renormalize = desc->renormalize;
+    own.rank = desc->rank;
+    own.tolerance = desc->tolerance;
+    own.svd = desc->svd;
+    own.oversample = desc->oversample;
+    own.steps = desc->steps;
+    own.seed = desc->seed;
+    own.allow_leak = desc->allow_leak;
+    own.keep_values = c->options.verify_rows > 0;
     return own;
 }
 
@@ -305,12 +314,9 @@ static lsp_status run(lsp_compare *c, work *w, lsp_compare_result *result)
     result->isa = lsp_attention_get_isa(w->plan);
     lsp_status status = prepare(c, w);
     if (status == LSP_OK) status = measure(c, w, result);
-    if (status != LSP_OK || c->options.verify_rows == 0) return status;
-    status = lsp_verify_attention(c->ctx, &w->desc, w->query_runs, w->query_run_count, w->key_runs,
-                                  w->key_run_count, w->q, w->k, w->v, w->out, w->lse, c->options.verify_rows,
-                                  0, c->options.verify_tolerance, &result->verify);
-    result->verified = status == LSP_OK;
-    return status;
+    if (status != LSP_OK) return status;
+    return lsp_compare_verify(c->ctx, w->plan, &w->desc, &c->options, w->q, w->k, w->v, w->out, w->lse,
+                              result);
 }
 
 lsp_status lsp_compare_exact(lsp_compare *c, const void *q, const void *k, const void *v,
@@ -325,7 +331,7 @@ lsp_status lsp_compare_exact(lsp_compare *c, const void *q, const void *k, const
     c->k = k;
     c->v = v;
     work w = {.desc = c->desc, .plan = c->plan};
-    lsp_compare_result found = {.retained = LSP_RETAINED_ALL, .retained_mean = 1, .retained_least = 1};
+    lsp_compare_result found = {.repeats = 0};
     c->plan = NULL; /* the work's to destroy */
     status = run(c, &w, &found);
     if (status == LSP_OK)
@@ -334,15 +340,14 @@ lsp_status lsp_compare_exact(lsp_compare *c, const void *q, const void *k, const
     if (status == LSP_OK)
         status = lsp_compare_rows_bring(&c->rows, w.query_runs, w.query_run_count, w.lse, true, &c->rows.lse);
     if (status == LSP_OK) status = lsp_compare_rows_measure(&c->rows, w.key_runs, w.key_run_count, v);
-    work_free(&w);
     if (status == LSP_OK) status = lsp_compare_rows_judge(&c->rows, c->rows.out, NULL, &found, heads);
-    for (int64_t i = 0; status == LSP_OK && heads && i < c->desc.batch * c->desc.heads; i++)
-        heads[i].retained = 1;
+    if (status == LSP_OK) status = lsp_compare_certify(c->ctx, w.plan, &w.desc, &found, heads);
+    work_free(&w);
     if (status == LSP_OK) *result = found;
     return status;
 }
 
-/* Collective. What the method tells of itself, and what the rows show. */
+/* Collective. What the rows show, and what the method tells of itself. */
 static lsp_status judge(const lsp_compare *c, const work *w, lsp_compare_result *result,
                         lsp_compare_head *heads)
 {
@@ -355,15 +360,7 @@ static lsp_status judge(const lsp_compare *c, const work *w, lsp_compare_result 
     if (status == LSP_OK) status = lsp_compare_rows_judge(&c->rows, out, lse, result, heads);
     lsp_memory_free(out);
     lsp_memory_free(lse);
-    if (block) result->retained = LSP_RETAINED_LSE;
-    if (status == LSP_OK && w->desc.method == LSP_METHOD_TOPK) {
-        status = lsp_context_agree(c->ctx, lsp_topk_get_certificate(w->plan, &result->topk));
-        result->retained = LSP_RETAINED_CERTIFICATE;
-        result->retained_mean = 1 - result->topk.dropped_mass_mean;
-        result->retained_least = 1 - result->topk.dropped_mass_max;
-        result->out_error_bound = result->topk.out_error_bound;
-    }
-    return status;
+    return status == LSP_OK ? lsp_compare_certify(c->ctx, w->plan, &w->desc, result, heads) : status;
 }
 
 lsp_status lsp_compare_method(lsp_compare *c, const lsp_attention_desc *desc, lsp_compare_result *result,

@@ -12,6 +12,9 @@ typedef struct lsp_reference_keys {
     const lsp_run *runs;
     int64_t run_count;
     const void *k, *v; /* the runs one after the other, in desc's types */
+    /* [run_count] method lowrank, whose values differ between the query heads of a K/V head: the row of v at which the
+     * run's block of its first query head begins; other blocks follow by ascending head. NULL: v is as k. */
+    const int64_t *value_first;
 } lsp_reference_keys;
 
 /* Where the keys that a row keeps end (method topk): those of larger scores, and of equal ones up to `key`. */
@@ -27,6 +30,7 @@ typedef struct lsp_reference_cut {
 typedef struct lsp_reference_row {
     int64_t batch, head, row;
     int64_t kv_head;
+    int64_t place;       /* of the head among the query heads of its K/V head */
     int64_t first, stop; /* keys of its document and block, within the key length and the selection */
     int64_t kept_first, kept_stop; /* the same, unless a caller wants the weight outside of other limits */
     int64_t position;              /* of the row among the keys */
@@ -52,6 +56,9 @@ enum {
         3, /* w of keys outside of kept_first to kept_stop, and of those that the cut leaves out */
     LSP_SUM_VALUES = 4
 };
+
+/* Local. The K/V head of a query head. */
+int64_t lsp_reference_kv_head(const lsp_attention_desc *desc, int64_t head);
 
 /* Local. Fills all but q from batch, head and row. */
 void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row);

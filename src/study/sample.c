@@ -88,9 +88,26 @@ void lsp_sample_free(lsp_sample *s)
     lsp_memory_free(s->met);
     lsp_memory_free(s->held);
     lsp_memory_free(s->cuts);
+    lsp_memory_free(s->value_first);
     lsp_memory_free(s->peaks);
     lsp_memory_free(s->sums);
     lsp_memory_free(s->scratch);
+}
+
+/* Each run of keys has a block of values for each query head of its K/V head. */
+static bool place_values(lsp_sample *s)
+{
+    const lsp_attention_desc *desc = &s->desc;
+    int64_t before = 0;
+    if (desc->method != LSP_METHOD_LOWRANK) return true;
+    s->keys.value_first = s->value_first = lsp_memory_alloc(s->keys.run_count, sizeof *s->value_first);
+    if (!s->value_first) return false;
+    for (int64_t r = 0; r < s->keys.run_count; r++) {
+        s->value_first[r] = before;
+        for (int64_t h = 0; h < desc->heads; h++)
+            if (lsp_reference_kv_head(desc, h) == s->keys.runs[r].head) before += s->keys.runs[r].count;
+    }
+    return true;
 }
 
 static lsp_status sample_alloc(lsp_sample *s)
@@ -108,7 +125,9 @@ static lsp_status sample_alloc(lsp_sample *s)
     s->peaks = lsp_memory_zalloc(s->count, LSP_PEAK_VALUES * sizeof *s->peaks);
     s->sums = lsp_memory_zalloc(s->count, (size_t)s->sums_count * sizeof *s->sums);
     s->scratch = lsp_memory_alloc(s->ctx->layout.threads, (size_t)s->scratch_count * sizeof *s->scratch);
-    if (s->rows && s->owned && s->q && s->met && s->held && s->cuts && s->peaks && s->sums && s->scratch)
+    bool placed = place_values(s);
+    if (s->rows && s->owned && s->q && s->met && s->held && s->cuts && s->peaks && s->sums && s->scratch &&
+        placed)
         return LSP_OK;
     return lsp_context_fail(s->ctx, LSP_ERR_LIMIT,
                             "verify: rank %d has no memory for %" PRId64 " sampled rows; sample fewer",
@@ -260,8 +279,8 @@ lsp_status lsp_sample_make(lsp_context *ctx, const lsp_attention_desc *desc, con
     if (status == LSP_OK) {
         all = desc->batch * desc->heads * (s->desc.row_end - s->desc.row_begin);
         s->count = lsp_min(rows, all);
-        s->keys =
-            (lsp_reference_keys){&s->desc, source->key_runs, source->key_run_count, source->k, source->v};
+        s->keys = (lsp_reference_keys){&s->desc,  source->key_runs, source->key_run_count,
+                                       source->k, source->v,        NULL};
         status = sample_alloc(s);
     }
     status = lsp_context_agree(ctx, status);

@@ -31,6 +31,7 @@ typedef struct lsp_sample {
     double *q;               /* [count][d_k] */
     uint64_t *met;           /* [count][2] visible keys held by ranks, and how many there are */
     int64_t *held;           /* [count] visible keys that this rank holds */
+    int64_t *value_first;    /* [key runs] with method lowrank: see lsp_reference_keys */
     lsp_reference_cut *cuts; /* [count] with method topk: where the kept keys end */
     double *peaks;           /* [count][LSP_PEAK_VALUES] */
     double *sums;            /* [count][LSP_SUM_VALUES + d_v] */

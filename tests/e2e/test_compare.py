@@ -131,7 +131,7 @@ class Compare(Case):
             with self.subTest(ranks=ranks, n=n, m=m):
                 q, k, v = operands((n, d), (m, d), d_v, seed=n, reach=7)
                 lists = dict(attention__block_size=f"{max(1, n // 3)},2, {n}", attention__topk="1,7,500")
-                names = [f"block_size {max(1, n // 3)}", "block_size 2", f"block_size {n}", "topk 1", "topk 7", "topk 500"]
+                names = [f"block {max(1, n // 3)}", "block 2", f"block {n}", "topk 1", "topk 7", "topk 500"]
                 report = self.check(q, k, v, ranks, names, **lists)
                 whole = report["methods"][3]
                 self.assertEqual(whole["out_error"]["frobenius_relative"], 0)  # one block is everything, bit by bit
@@ -140,7 +140,7 @@ class Compare(Case):
     def test_heads_batches_and_rules(self):
         q, k, v = operands((2, 4, 90, 12), (2, 2, 110, 12), 6, seed=5, reach=8)
         lists = dict(attention__block_size=20, attention__topk="3,9")
-        names = ["block_size 20", "topk 3", "topk 9"]
+        names = ["block 20", "topk 3", "topk 9"]
         tables = dict(key_lengths=[110, 70])
         rule = dict(mask="causal", alibi=True)
         keys = dict(attention__mask="causal", attention__alibi="yes", attention__renormalize="yes")
@@ -186,7 +186,7 @@ class Compare(Case):
 
     def test_types(self):
         q, k, v = operands((2, 60, 8), (2, 60, 8), seed=3, reach=6)
-        names = ["block_size 7", "topk 5"]
+        names = ["block 7", "topk 5"]
         lists = dict(attention__block_size=7, attention__topk=5)
         self.check(q, k, v, 2, names, limit=1e-12, compute__dtype="f64", dtype="f64", **lists)
         self.check(q, k, v, 2, names, limit=0.05, compute__dtype="bf16", **lists)
@@ -199,22 +199,22 @@ class Compare(Case):
         def names(**keys):
             return [one["name"] for one in self.compare(source, 1, **keys)["methods"]]
 
-        every = ["exact", "block_size 64", "block_size 200", "topk 4", "topk 16", "topk 64"]
+        every = ["exact", "block 64", "block 200", "topk 4", "topk 16", "topk 64"]
         self.assertEqual(names()[: len(every)], every)
         self.assertIn("attention.topk", self.told)
         self.assertIn("not given: values scaled to 400 x 300", self.told)
         self.assertEqual(names(attention__topk="9,2"), ["exact", "topk 9", "topk 2"])
         self.assertNotIn("scaled", self.told)
         both = names(attention__topk=3, compare__methods="block,topk")
-        self.assertEqual(both, ["exact", "block_size 64", "block_size 200", "topk 3"])
+        self.assertEqual(both, ["exact", "block 64", "block 200", "topk 3"])
         only = names(attention__topk=3, attention__block_size=5, compare__methods="block")
-        self.assertEqual(only, ["exact", "block_size 5"])
+        self.assertEqual(only, ["exact", "block 5"])
         self.assertIn("unused   attention.topk", self.told)
         # The method of `attend` does not matter; the smallest input has values too.
         self.assertEqual(names(attention__method="topk", attention__topk=3), ["exact", "topk 3"])
         write_input(self.path("one.h5"), q[:1], k[:1], v[:1])
         source = self.path("one.h5")
-        self.assertEqual(names()[:3], ["exact", "block_size 1", "topk 1"])
+        self.assertEqual(names()[:3], ["exact", "block 1", "topk 1"])
 
     def test_shipped_deck(self):
         """The deck in inputs/, on the first 512 rows, with the picture; both files replace older ones."""
