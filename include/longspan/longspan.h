@@ -7,6 +7,7 @@
  *   svd.h        truncated SVD of W with a certificate
  *   topk.h       what the method topk kept
  *   lowrank.h    what the method lowrank left out
+ *   compare.h    approximations beside the exact answer
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -14,6 +15,7 @@
 #define LONGSPAN_LONGSPAN_H
 
 #include <longspan/attention.h>
+#include <longspan/compare.h>
 #include <longspan/context.h>
 #include <longspan/lowrank.h>
 #include <longspan/operator.h>

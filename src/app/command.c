@@ -21,6 +21,17 @@ static const lsp_command table[] = {
      "of an earlier report.json, and marks those slower by more than the repetitions scatter. Operands have\n"
      "the computing type unless shape.type is given.\n",
      LSP_TAKES_DECK, LSP_FOR_BENCH, lsp_bench_run},
+    {"compare", "exact beside its approximations on the same input: error, time, memory", "[DECK.ini]",
+     "Runs exact attention once, and beside it block, topk and lowrank with every value of the lists\n"
+     "attention.block_size, attention.topk and attention.rank, on the same operands. Tells for each: time, "
+     "its\n"
+     "share of exact's, bytes per rank, the true relative error of the output over all rows, the largest of "
+     "a\n"
+     "row, how much of the softmax is kept, and the method's certificate; marks those that no other beats "
+     "in\n"
+     "both error and time. Nothing is written but report.json and a picture to report.plot. Time is that of\n"
+     "the fastest of compare.repeats executions, by the wall, of the slowest rank.\n",
+     LSP_TAKES_DECK, LSP_FOR_COMPARE, lsp_compare_run},
     {"generate", "synthetic /q, /k and /v of any shape", "[DECK.ini]",
      "Writes /q, /k and /v of the given [shape] to output.file. The file's contents depend on the keys of\n"
      "[shape] alone, not on the number of ranks.\n",

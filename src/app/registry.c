@@ -3,16 +3,17 @@
 
 #include <string.h>
 
-#define EVERY  9.0e15 /* sizes: what a double holds exactly */
-#define VALUES (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN)
+#define EVERY  9.0e15                                           /* sizes: what a double holds exactly */
+#define ONE    (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN) /* of one method */
+#define VALUES (ONE | LSP_FOR_COMPARE)
 #define RUNS   (VALUES | LSP_FOR_SVD)
 #define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD)
 #define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN | LSP_FOR_BENCH)
-#define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH)
+#define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH | LSP_FOR_COMPARE)
 #define DEALS  (GROUPS | LSP_FOR_SVD)
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
-     LSP_FOR_SVD)
+     LSP_FOR_SVD | LSP_FOR_COMPARE)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
@@ -51,7 +52,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                 LSP_FOR_ATTEND | LSP_FOR_PLAN,
                                 "method = topk: also the kept weights (/weights/indptr, indices, data)"},
     [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact",
-                                  "exact|block|topk|lowrank", 0, 0, RUNS,
+                                  "exact|block|topk|lowrank", 0, 0, ONE | LSP_FOR_SVD,
                                   "exact; block: inside blocks of the sequence; topk: the largest weights; "
                                   "lowrank: the largest singular values"},
     [LSP_KEY_ATTENTION_MASK] = {"attention", "mask", LSP_OPTION_CHOICE, "none", "none|causal|window", 0, 0,
@@ -69,8 +70,9 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    "c: scores become c tanh(s/c); 0: off"},
     [LSP_KEY_ATTENTION_ALIBI] = {"attention", "alibi", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                  "subtract slope(head) x distance from scores"},
-    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_INT, "", NULL, 1, EVERY, RUNS,
-                                "svd, method = lowrank: singular values to keep; with a tolerance: at most"},
+    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, RUNS,
+                                "svd, method = lowrank: singular values to keep (compare: a list); with a "
+                                "tolerance: at most"},
     [LSP_KEY_ATTENTION_TOLERANCE] = {"attention", "tolerance", LSP_OPTION_REAL, "", NULL, 1e-300, 1, RUNS,
                                      "relative Frobenius error that the least sufficient rank is sought for"},
     [LSP_KEY_ATTENTION_SVD] = {"attention", "svd", LSP_OPTION_CHOICE, "krylov", "krylov|full", 0, 0, RUNS,
@@ -83,10 +85,11 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                 "svd = krylov: seed of the start block"},
     [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                       "mask = causal: rows of a truncated matrix see later keys, a little"},
-    [LSP_KEY_ATTENTION_BLOCK_SIZE] = {"attention", "block_size", LSP_OPTION_INT, "", NULL, 1, EVERY, RUNS,
-                                      "method = block: rows of a block, which sees its share of the keys"},
-    [LSP_KEY_ATTENTION_TOPK] = {"attention", "topk", LSP_OPTION_INT, "", NULL, 1, EVERY, RUNS,
-                                "method = topk: weights that a row keeps"},
+    [LSP_KEY_ATTENTION_BLOCK_SIZE] =
+        {"attention", "block_size", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, RUNS,
+         "method = block: rows of a block, which sees its share of the keys (compare: a list)"},
+    [LSP_KEY_ATTENTION_TOPK] = {"attention", "topk", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, RUNS,
+                                "method = topk: weights that a row keeps (compare: a list)"},
     [LSP_KEY_ATTENTION_RENORMALIZE] = {"attention", "renormalize", LSP_OPTION_YESNO, "no", NULL, 0, 0, RUNS,
                                        "method = topk: make the kept weights add up to 1"},
     [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0,
@@ -106,21 +109,23 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    "auto|contiguous|balanced|cyclic", 0, 0, DEALS,
                                    "how query rows are dealt to ranks (auto: as the mask asks)"},
     [LSP_KEY_COMPUTE_NONFINITE] = {"compute", "nonfinite", LSP_OPTION_CHOICE, "refuse", "refuse|propagate", 0,
-                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                                   0, LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE,
                                    "NaN or Inf in the input"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
-                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD,
+                             LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD | LSP_FOR_COMPARE,
                              "rows recomputed in double precision; 0: none"},
     [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
-                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD,
+                                  LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE,
                                   "largest relative error of a row (auto: by type and scores)"},
     [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, REPORTS,
                              "file to write the report to, as JSON"},
     [LSP_KEY_REPORT_PROGRESS] = {"report", "progress", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
-                                 LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                 LSP_FOR_ATTEND | LSP_FOR_SVD | LSP_FOR_COMPARE,
                                  "progress on standard error (auto: when it takes long)"},
-    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SVD | LSP_FOR_SCALING,
-                             "file for a picture (by gnuplot): SVG when it is called so, otherwise PNG"},
+    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0,
+                             LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_SCALING,
+                             "file for a picture (by gnuplot), SVG when it is called so, otherwise PNG: svd: "
+                             "spectra; compare: error against time; scaling: speed-up"},
     [LSP_KEY_SHAPE_BATCH] = {"shape", "batch", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "batches"},
     [LSP_KEY_SHAPE_HEADS] = {"shape", "heads", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "query heads"},
     [LSP_KEY_SHAPE_KV_HEADS] = {"shape", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,
@@ -143,7 +148,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                      LSP_FOR_PLAN, "ranks on a node (auto: as here)"},
     [LSP_KEY_PLAN_MEMORY_PER_NODE] = {"plan", "memory_per_node", LSP_OPTION_BYTES, "auto", "auto", 1, 1e18,
                                       LSP_FOR_PLAN | LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH |
-                                          LSP_FOR_SVD,
+                                          LSP_FOR_SVD | LSP_FOR_COMPARE,
                                       "bytes, or as 64G (auto: what machine, cgroup and Slurm leave)"},
     [LSP_KEY_PLAN_BANDWIDTH] = {"plan", "bandwidth", LSP_OPTION_REAL, "12.5e9", NULL, 1, 1e18, LSP_FOR_PLAN,
                                 "of a node's link, bytes per second"},
@@ -182,6 +187,12 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
          "strong: the same work on more cores; weak: more work (auto: as the reports say)"},
     [LSP_KEY_SCALING_CSV] = {"scaling", "csv", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_SCALING,
                              "file for the table as CSV"},
+    [LSP_KEY_COMPARE_METHODS] =
+        {"compare", "methods", LSP_OPTION_WORDS, "", "block|topk|lowrank", 0, 0, LSP_FOR_COMPARE,
+         "methods to run beside exact (default: those whose key in [attention] is given, "
+         "else all; without its key, a method's values are scaled to the length)"},
+    [LSP_KEY_COMPARE_REPEATS] = {"compare", "repeats", LSP_OPTION_INT, "3", NULL, 1, 1000, LSP_FOR_COMPARE,
+                                 "executions of every method; the fastest counts"},
 };
 
 const lsp_option *lsp_option_get(lsp_key key)

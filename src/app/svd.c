@@ -38,7 +38,10 @@ static lsp_status take_options(lsp_svd_job *job)
                                 "attention.rank is missing: say how many singular values to keep, or give "
                                 "attention.tolerance, the relative error that chooses their number");
     job->options = lsp_svd_defaults();
-    if (ranked) job->options.rank = lsp_options_int(options, LSP_KEY_ATTENTION_RANK);
+    if (ranked) {
+        lsp_status status = lsp_app_require_one(app, LSP_KEY_ATTENTION_RANK, &job->options.rank);
+        if (status != LSP_OK) return status;
+    }
     if (tolerant) job->options.tolerance = lsp_options_real(options, LSP_KEY_ATTENTION_TOLERANCE);
     job->full = lsp_options_choice(options, LSP_KEY_ATTENTION_SVD) == 1;
     if (!job->full) {

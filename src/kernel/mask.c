@@ -85,10 +85,14 @@ static span block_part(const lsp_mask *mask, span s, int64_t row)
     if (mask->block_size <= 0) return s;
     int64_t first = row - row % mask->block_size;
     int64_t end = mask->n - first <= mask->block_size ? mask->n : first + mask->block_size;
+    int64_t low = clamp(lsp_mask_block_key(mask, first), mask->key_begin, mask->key_end);
+    int64_t high = clamp(lsp_mask_block_key(mask, end), mask->key_begin, mask->key_end);
     s.row_begin = lsp_max(s.row_begin, first);
     s.row_end = lsp_min(s.row_end, end);
-    s.lower = lsp_max(s.lower, lsp_mask_block_key(mask, first));
-    s.upper = lsp_max(s.lower, lsp_min(s.upper, lsp_mask_block_key(mask, end)));
+    /* A row that sees nothing looks inside of its block too: the keys after it may be on another rank, and who has the
+     * block must not wait for them. */
+    s.lower = clamp(s.lower, low, high);
+    s.upper = clamp(s.upper, s.lower, high);
     return s;
 }
 
