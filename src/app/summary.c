@@ -107,6 +107,9 @@ static void print_result(const lsp_report *report)
     if (report->peak_gflops > 0)
         (void)printf(", %.1f %% of the FMA peak (%s)", 100 * report->efficiency,
                      lsp_format_rate(report->peak_gflops * 1e9, two));
+    if (report->estimate.work > report->flops)
+        (void)printf("\n           as exact attention counts; method lowrank takes %.3g times that",
+                     report->estimate.work / report->flops);
     (void)printf("\n  memory   %s at most on a rank, %s gathered\n",
                  lsp_format_bytes((double)report->rss_max, one), lsp_format_bytes(report->received_all, two));
     if (report->empty_rows > 0)

@@ -205,9 +205,12 @@ static lsp_status judge(verify_state *s, const char *file)
         return lsp_context_fail(
             app->ctx, LSP_ERR_VERIFY,
             "verification of %s failed: row %" PRId64 " of head %" PRId64 ", batch %" PRId64
-            " has relative error %.3e (tolerance %.1e), lse is off by up to %.3e; compute it again",
+            " has relative error %.3e (tolerance %.1e), lse is off by up to %.3e; %scompute it again",
             file, s->result.worst[2], s->result.worst[1], s->result.worst[0], s->result.max_rel_err,
-            s->result.tolerance, s->result.max_lse_err);
+            s->result.tolerance, s->result.max_lse_err,
+            s->plan ? "verify with as many ranks as it was made with (equal singular values at the cut "
+                      "leave the choice to rounding), or "
+                    : "");
     }
     return lsp_context_fail(
         app->ctx, LSP_ERR_VERIFY,

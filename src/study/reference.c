@@ -199,6 +199,7 @@ void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *
         }
         block[LSP_SUM_WEIGHT] += weight;
         if (cut_off || at.key < row->kept_first || at.key >= row->kept_stop) block[LSP_SUM_DROPPED] += weight;
+        if (row->values_square > 0) norm = weight * weight * row->values_square;
         if (isfinite(norm)) block[LSP_SUM_SPREAD] += norm;
         if (weight > 0) block[LSP_SUM_SIZE] += weight * size;
         if (++in_block == BLOCK) {

@@ -35,6 +35,7 @@ typedef struct lsp_reference_row {
     int64_t kept_first, kept_stop; /* the same, unless a caller wants the weight outside of other limits */
     int64_t position;              /* of the row among the keys */
     const double *q;               /* [d_k] */
+    double values_square;          /* for the spread: in place of ||v||^2 of each key; 0: that */
     const lsp_reference_cut *cut;  /* NULL: the row keeps all that it sees */
 } lsp_reference_row;
 
@@ -50,7 +51,7 @@ typedef struct lsp_reference_peak {
 /* Sums of the second pass over w = exp(score - top), followed by the weighted V row [d_v] (of what the cut keeps). */
 enum {
     LSP_SUM_WEIGHT = 0, /* w */
-    LSP_SUM_SPREAD = 1, /* w^2 ||v||^2 */
+    LSP_SUM_SPREAD = 1, /* w^2 ||v||^2, or w^2 values_square */
     LSP_SUM_SIZE = 2,   /* w times the size of what the score was added up from */
     LSP_SUM_DROPPED =
         3, /* w of keys outside of kept_first to kept_stop, and of those that the cut leaves out */

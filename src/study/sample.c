@@ -154,6 +154,34 @@ static lsp_status reduce_f64(lsp_context *ctx, lsp_status (*reduce)(lsp_context 
     return status;
 }
 
+/* Collective. A truncated matrix comes out of products with its whole basis, whose rounding is that of the row of W:
+ * against all values, not only those of the keys which the row looks at. */
+static lsp_status measure_values(lsp_sample *s)
+{
+    const lsp_attention_desc *desc = &s->desc;
+    int64_t matrices = desc->batch * desc->heads;
+    double *squares = lsp_memory_zalloc(matrices, sizeof *squares), *v = s->scratch;
+    lsp_status status = LSP_OK;
+    if (!squares) status = lsp_context_fail(s->ctx, LSP_ERR_LIMIT, "verify: no memory for the norms of v");
+    status = lsp_context_agree(s->ctx, status);
+    for (int64_t r = 0; status == LSP_OK && r < s->keys.run_count; r++) {
+        const lsp_run *run = &s->keys.runs[r];
+        int64_t at = s->value_first[r];
+        for (int64_t h = 0; h < desc->heads; h++) {
+            if (lsp_reference_kv_head(desc, h) != run->head) continue;
+            for (int64_t end = at + run->count; at < end; at++) {
+                lsp_convert_load(desc->v_type, s->keys.v, at * desc->d_v, desc->d_v, v);
+                for (int64_t c = 0; c < desc->d_v; c++) squares[run->batch * desc->heads + h] += v[c] * v[c];
+            }
+        }
+    }
+    if (status == LSP_OK) status = reduce_f64(s->ctx, lsp_context_sum_f64, squares, matrices);
+    for (int64_t i = 0; status == LSP_OK && i < s->count; i++)
+        s->rows[i].values_square = squares[s->rows[i].batch * desc->heads + s->rows[i].head];
+    lsp_memory_free(squares);
+    return status;
+}
+
 static void own_row(lsp_sample *s, int64_t i, int64_t slot, const void *q, const void *out, const void *lse)
 {
     const lsp_attention_desc *desc = &s->desc;
@@ -252,6 +280,7 @@ lsp_status lsp_sample_compute(lsp_sample *s)
 {
     lsp_status status = first_pass(s);
     if (status == LSP_OK && s->desc.method == LSP_METHOD_TOPK) status = lsp_sample_cut(s);
+    if (status == LSP_OK && s->desc.method == LSP_METHOD_LOWRANK) status = measure_values(s);
     return status == LSP_OK ? second_pass(s) : status;
 }
 
