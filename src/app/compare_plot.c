@@ -202,7 +202,7 @@ void lsp_compare_plot(FILE *stream, const void *user)
                       ", '' using 1:2 with points pt %d ps 1.9 lc rgb '#ffffff' notitle"
                       ", '' using 1:2 with points pt %d ps 1.7 lw 1.8 lc rgb '%s' title '%s'"
                       ", '' using 1:($5 > 0 ? $2 : NaN) with points pt %d ps 1.7 lc rgb '%s' notitle"
-                      ", '' using 1:2:4 with labels left offset char 1.1,0.5 font ',11' textcolor rgb '%s' "
+                      ", '' using 1:2:4 with labels left offset char 0.9,0.75 font ',11' textcolor rgb '%s' "
                       "notitle",
                       l, colour, filled, looks[l].hollow, colour, looks[l].title, filled, colour, colour);
     }

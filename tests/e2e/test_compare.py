@@ -41,8 +41,15 @@ def largest(w, k, renormalize):
     return kept, mass
 
 
+def truncated(w, rank):
+    u, sigma, vt = np.linalg.svd(w, full_matrices=False)
+    return (u[..., :rank] * sigma[..., None, :rank]) @ vt[..., :rank, :]
+
+
 def approximate(q, k, v, exact, told, **rule):
     """(out, retained mass of each row) of one entry of the report."""
+    if told["method"] == "lowrank":
+        return times_values(truncated(exact, told["rank"]), v), None
     if told["method"] == "block":
         shows = matrices(q, k, block_size=told["block_size"], **rule) > 0
         kept = np.where(shows, exact, 0)
@@ -79,6 +86,9 @@ class Compare(Case):
         worst = told["out_error"]["worst"]
         self.close(rows[worst["batch"], worst["head"], worst["row"]], rows.max(), 20 * limit, told["name"])
         self.assertEqual(told["out_error"]["rows"], rows.size)
+        if told["method"] == "lowrank":
+            self.check_energy(v, exact, told, difference, limit)
+            return
         self.close(told["retained"]["mean"], mass[seen].mean(), 10 * limit, told["name"])
         self.close(told["retained"]["min"], mass[seen].min(), 10 * limit, told["name"])
         self.assertEqual(told["retained"]["from"], {"block": "lse", "topk": "certificate"}[told["method"]])
@@ -92,6 +102,22 @@ class Compare(Case):
             self.close(head["row_max"], rows[b, h].max(), 20 * limit, told["name"])
             if told["method"] == "block":
                 self.close(head["retained"], mass[b, h][seen[b, h]].mean(), 10 * limit, told["name"])
+        self.assertTrue(told["verify"]["passed"])
+
+    def check_energy(self, v, exact, told, difference, limit):
+        """The certificate of lowrank, of all heads and each."""
+        left = ((exact - truncated(exact, told["rank"])) ** 2).sum((-1, -2))
+        whole = (exact**2).sum((-1, -2))
+        self.assertEqual(told["retained"]["from"], "energy")
+        self.close(told["retained"]["mean"], 1 - left.sum() / whole.sum(), 10 * limit, told["name"])
+        self.close(told["retained"]["min"], (1 - left / whole).min(), 10 * limit, told["name"])
+        self.close(told["certificate"]["frobenius_error"], math.sqrt(left.sum()), 10 * limit, told["name"])
+        self.assertLessEqual(np.linalg.norm(difference), told["certificate"]["out_error_bound"] + limit)
+        for head in told["heads"]:
+            b, h = head["batch"], head["head"]
+            self.close(head["out_error"], relative(difference[b, h], times_values(exact, v)[b, h]), limit, told["name"])
+            self.close(head["retained"], 1 - left[b, h] / whole[b, h], 10 * limit, told["name"])
+            self.close(head["certificate"]["frobenius_error"], math.sqrt(left[b, h]), 10 * limit, told["name"])
         self.assertTrue(told["verify"]["passed"])
 
     def check_front(self, methods):
@@ -131,7 +157,8 @@ class Compare(Case):
             with self.subTest(ranks=ranks, n=n, m=m):
                 q, k, v = operands((n, d), (m, d), d_v, seed=n, reach=7)
                 lists = dict(attention__block_size=f"{max(1, n // 3)},2, {n}", attention__topk="1,7,500")
-                names = [f"block {max(1, n // 3)}", "block 2", f"block {n}", "topk 1", "topk 7", "topk 500"]
+                blocks = [f"block {max(1, n // 3)}", "block 2", f"block {n}"]
+                names = blocks + ["topk 1", "topk 7", "topk 500"]
                 report = self.check(q, k, v, ranks, names, **lists)
                 whole = report["methods"][3]
                 self.assertEqual(whole["out_error"]["frobenius_relative"], 0)  # one block is everything, bit by bit
@@ -180,7 +207,8 @@ class Compare(Case):
         lists = dict(attention__block_size="50,300", attention__topk="4,40")
         first = None
         for ranks in (1, 2, 3, 7):
-            told = [(one["name"], one["out_error"], one["heads"]) for one in self.compare(source, ranks, **lists)["methods"]]
+            methods = self.compare(source, ranks, **lists)["methods"]
+            told = [(one["name"], one["out_error"], one["heads"]) for one in methods]
             first = first or told
             self.assertEqual(told, first, f"{ranks} ranks")
 
@@ -191,6 +219,42 @@ class Compare(Case):
         self.check(q, k, v, 2, names, limit=1e-12, compute__dtype="f64", dtype="f64", **lists)
         self.check(q, k, v, 2, names, limit=0.05, compute__dtype="bf16", **lists)
 
+    def test_lowrank(self):
+        """By the full decomposition in double, which is the best there is; by Krylov's, which comes near."""
+        q, k, v = operands((3, 70, 8), (3, 55, 8), 5, seed=12, reach=7)
+        lists = dict(attention__rank="3,20", attention__block_size=9)
+        names = ["block 9", "lowrank 3", "lowrank 20"]
+        full = dict(compute__dtype="f64", attention__svd="full", dtype="f64")
+        self.check(q, k, v, 3, names, limit=1e-9, **lists, **full)
+        source = self.path("in.h5")
+        write_input(source, q, k, v)
+        best = [one["certificate"]["frobenius_error"] for one in self.compare(source, 2, **lists)["methods"][2:]]
+        left = [np.linalg.norm(w - truncated(w, rank)) for w in [matrices(q, k)] for rank in (3, 20)]
+        for got, least in zip(best, left):
+            self.assertLess(abs(got / least - 1), 0.01)
+        told = self.compare(source, 2, attention__tolerance=0.5)["methods"]
+        self.assertEqual([one["name"] for one in told], ["exact", "lowrank to 0.5"])
+        self.assertTrue(told[1]["certificate"]["tolerance_met"])
+        self.assertLessEqual(told[1]["certificate"]["frobenius_relative"], 0.5)
+
+    def test_lowrank_that_cannot_run(self):
+        q, k, v = operands((40, 8), (40, 8), seed=14)
+        self.source = source = self.path("in.h5")
+        write_input(source, q, k, v)
+        for keys, why in (
+            (dict(attention__mask="causal"), "not causal"),
+            (dict(compute__dtype="bf16"), "f32 or f64"),
+        ):
+            report = self.compare(source, 2, **keys)
+            self.assertNotIn("lowrank", [one["method"] for one in report["methods"]])
+            self.assertIn(why, report["lowrank_left_out"])
+            self.assertIn(f"lowrank left out: {report['lowrank_left_out']}", self.told)
+            self.refused(USAGE, "lowrank", ranks=2, attention__rank=4, **keys)
+            self.refused(USAGE, "lowrank", compare__methods="topk,lowrank", **keys)
+        report = self.compare(source, 2, attention__mask="causal", attention__allow_leak="yes", attention__rank=4)
+        self.assertEqual(report["methods"][1]["method"], "lowrank")
+        self.assertIn("do not keep the mask", self.told)
+
     def test_which_methods(self):
         q, k, v = operands((400, 8), (300, 8), seed=4)
         source = self.path("in.h5")
@@ -199,8 +263,8 @@ class Compare(Case):
         def names(**keys):
             return [one["name"] for one in self.compare(source, 1, **keys)["methods"]]
 
-        every = ["exact", "block 64", "block 200", "topk 4", "topk 16", "topk 64"]
-        self.assertEqual(names()[: len(every)], every)
+        every = ["exact", "block 64", "block 200", "topk 4", "topk 16", "topk 64", "lowrank 4", "lowrank 16"]
+        self.assertEqual(names(), every)
         self.assertIn("attention.topk", self.told)
         self.assertIn("not given: values scaled to 400 x 300", self.told)
         self.assertEqual(names(attention__topk="9,2"), ["exact", "topk 9", "topk 2"])
@@ -214,7 +278,7 @@ class Compare(Case):
         self.assertEqual(names(attention__method="topk", attention__topk=3), ["exact", "topk 3"])
         write_input(self.path("one.h5"), q[:1], k[:1], v[:1])
         source = self.path("one.h5")
-        self.assertEqual(names()[:3], ["exact", "block 1", "topk 1"])
+        self.assertEqual(names(), ["exact", "block 1", "topk 1", "lowrank 1"])
 
     def test_shipped_deck(self):
         """The deck in inputs/, on the first 512 rows, with the picture; both files replace older ones."""
@@ -275,10 +339,10 @@ class Compare(Case):
 
     # ---- refused ----------------------------------------------------------------------------------
 
-    def refused(self, code, *words, command="compare", **keys):
+    def refused(self, code, *words, command="compare", ranks=1, **keys):
         before = sorted(os.listdir(self.folder))
         keys = {"input.file": self.source, **{key.replace("__", "."): value for key, value in keys.items()}}
-        result = run(command, 2, *(f"--{key}={value}" for key, value in keys.items()))
+        result = run(command, ranks, *(f"--{key}={value}" for key, value in keys.items()))
         told = f"{keys}\n{result.stdout}\n{result.stderr}"
         self.assertEqual(result.returncode, code, told)
         lines = error_lines(result)
@@ -296,7 +360,7 @@ class Compare(Case):
         for name in ("block_size", "rank"):
             self.refused(USAGE, f"attention.{name}", "'0'", "from 1", **{f"attention__{name}": "0"})
             self.refused(USAGE, f"attention.{name}", "'8,'", **{f"attention__{name}": "8,"})
-        self.refused(USAGE, "block_size 31", "30", attention__block_size="4,31")
+        self.refused(USAGE, "block 31", "at most the 30 rows", ranks=3, attention__block_size="4,31")
         self.refused(USAGE, "compare.methods", "block", compare__methods="exact")
         self.refused(USAGE, "compare.methods", compare__methods="")
         self.refused(USAGE, "compare.repeats", compare__repeats=0)
@@ -315,7 +379,8 @@ class Compare(Case):
             self.refused(USAGE, f"attention.{name} = 4,5", "compare", command="plan", **keys)
         self.refused(USAGE, "attention.rank = 4,5", "compare", command="svd", attention__rank="4,5", **output)
         # A deck may be shared: lists that a command does not use are fine.
-        result = run("attend", 1, f"--input.file={self.source}", f"--output.file={self.path('o.h5')}", "--attention.topk=4,5")
+        keys = [f"--input.file={self.source}", f"--output.file={self.path('o.h5')}", "--attention.topk=4,5"]
+        result = run("attend", 1, *keys)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("unused   attention.topk", result.stdout)
 
