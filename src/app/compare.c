@@ -110,7 +110,7 @@ static lsp_status compute(lsp_compare_job *job)
         status = run_item(job, item);
         progress.before += progress.share;
         job->done++;
-        if (status == LSP_OK && (i == 0 || i == job->count - 1)) status = measure_peak(job);
+        if (status == LSP_OK) status = measure_peak(job);
     }
     lsp_progress_end(&progress.all);
     return status;

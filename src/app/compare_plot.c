@@ -118,7 +118,8 @@ static void write_tics(FILE *stream, char axis, double low, double high)
 {
     static const int steps[] = {1, 2, 5};
     const char *between = "";
-    (void)fprintf(stream, "set format %c '%s'\n", axis, high / low > few_decades ? "10^{%L}" : "%g");
+    (void)fprintf(stream, "set format %c '%s'\n", axis,
+                  axis == 'y' && high / low > few_decades ? "10^{%L}" : "%g");
     if (high / low > few_decades) return;
     (void)fprintf(stream, "set %ctics (", axis);
     for (int decade = (int)floor(log10(low)); decade <= (int)ceil(log10(high)); decade++) {

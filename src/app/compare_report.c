@@ -52,7 +52,7 @@ static const char *retained_text(const lsp_compare_result *r, char *text)
         (void)snprintf(text, LSP_FORMAT_SIZE, "%.4f (%.4f)", r->retained_mean, r->retained_least);
         break;
     case LSP_RETAINED_ENERGY:
-        (void)snprintf(text, LSP_FORMAT_SIZE, "%.4f (%.4f) e", r->retained_mean, r->retained_least);
+        (void)snprintf(text, LSP_FORMAT_SIZE, "%.4f (%.4f)e", r->retained_mean, r->retained_least);
         break;
     }
     return text;
@@ -62,10 +62,10 @@ static const char *certificate_text(const lsp_compare_result *r, char *text)
 {
     text[0] = '\0';
     if (r->method == LSP_METHOD_BLOCK || r->method == LSP_METHOD_TOPK)
-        (void)snprintf(text, LSP_FORMAT_SIZE, "each row within %.3g", r->out_error_bound);
+        (void)snprintf(text, LSP_FORMAT_SIZE, "row <= %.3g", r->out_error_bound);
     if (r->method == LSP_METHOD_LOWRANK) {
         const lsp_svd_certificate *c = &r->lowrank.whole;
-        (void)snprintf(text, LSP_FORMAT_SIZE, "all within %.3g; |W - W_r| %s%.3g |W|", r->out_error_bound,
+        (void)snprintf(text, LSP_FORMAT_SIZE, "all <= %.3g, |W - W_r| %s%.3g", r->out_error_bound,
                        c->meaningful ? "" : "< ", c->meaningful ? c->frobenius_relative : c->floor);
     }
     return text;
@@ -73,17 +73,16 @@ static const char *certificate_text(const lsp_compare_result *r, char *text)
 
 static void print_table(const lsp_compare_job *job)
 {
-    (void)printf("\n    %-16s %10s %10s %9s %11s %10s %10s  %-16s  %s\n", "method", "compute s", "total s",
+    (void)printf("\n    %-15s %9s %9s %8s %10s %9s %9s  %-15s  %s\n", "method", "compute s", "total s",
                  "of exact", "bytes/rank", "error", "worst row", "retained", "certificate");
     for (int64_t i = 0; i < job->count; i++) {
         const lsp_compare_result *r = &job->results[i];
         char name[LSP_COMPARE_NAME], bytes[LSP_FORMAT_SIZE], retained[LSP_FORMAT_SIZE],
             certificate[LSP_FORMAT_SIZE];
-        (void)printf("  %c %-16s %10.4f %10.4f %9.4f %11s %10.3g %10.3g  %-16s  %s\n",
-                     job->front[i] ? '*' : ' ', lsp_compare_name(&job->items[i], name), r->seconds_compute,
-                     r->seconds, share_of(job, i),
+        (void)printf("  %c %-15s %9.4f %9.4f %8.4f %10s %9.3g %9.3g  %-*s%s\n", job->front[i] ? '*' : ' ',
+                     lsp_compare_name(&job->items[i], name), r->seconds_compute, r->seconds, share_of(job, i),
                      lsp_format_bytes((double)r->estimate.footprint.total, bytes), r->out_error, r->row_error,
-                     retained_text(r, retained), certificate_text(r, certificate));
+                     i > 0 ? 17 : 0, retained_text(r, retained), certificate_text(r, certificate));
     }
 }
 
@@ -94,7 +93,7 @@ static void print_heads(const lsp_compare_job *job)
     const lsp_attention_desc *d = &job->input.desc;
     int64_t matrices = d->batch * d->heads;
     if (matrices < 2 || matrices > SHOWN_MOST || job->count < 2) return;
-    (void)printf("\n    %-16s", "error by head");
+    (void)printf("\n    %-15s", "error by head");
     for (int64_t m = 0; m < matrices; m++) {
         char name[LSP_FORMAT_SIZE];
         int64_t head = lsp_compare_file_head(job, m % d->heads);
@@ -102,26 +101,27 @@ static void print_heads(const lsp_compare_job *job)
             (void)snprintf(name, sizeof name, "%" PRId64 ", %" PRId64, m / d->heads, head);
         else
             (void)snprintf(name, sizeof name, "%" PRId64, head);
-        (void)printf(" %10s", name);
+        (void)printf(" %9s", name);
     }
     for (int64_t i = 1; i < job->count; i++) {
         char name[LSP_COMPARE_NAME];
-        (void)printf("\n    %-16s", lsp_compare_name(&job->items[i], name));
-        for (int64_t m = 0; m < matrices; m++) (void)printf(" %10.3g", job->items[i].heads[m].out_error);
+        (void)printf("\n    %-15s", lsp_compare_name(&job->items[i], name));
+        for (int64_t m = 0; m < matrices; m++) (void)printf(" %9.3g", job->items[i].heads[m].out_error);
     }
     (void)printf("\n");
 }
 
 static void print_legend(const lsp_compare_job *job)
 {
-    (void)printf("\n  *        no other is better in both error and time\n"
-                 "  seconds  of the slowest rank, by the wall, in the fastest of %" PRId64
-                 " execution%s; total: with waiting for keys\n"
-                 "  error    ||O - O^|| / ||O|| (Frobenius) over all %" PRId64
-                 " rows; worst row: the largest ||o - o^|| / ||o||\n"
-                 "  retained share of a row's softmax, mean (least) over all rows; energy: of ||W||^2, all "
-                 "heads (least)\n",
-                 job->options.repeats, job->options.repeats == 1 ? "" : "s", job->results[0].rows);
+    (void)printf(
+        "\n  *        no other is better in both error and time\n"
+        "  seconds  of the slowest rank, by the wall, in the fastest of %" PRId64
+        " execution%s; total: with waiting for keys\n"
+        "  error    ||O - O^|| / ||O|| (Frobenius) over all %" PRId64
+        " rows; worst row: the largest ||o - o^|| / ||o||\n"
+        "  retained share of a row's softmax, mean (least) of all rows; e: of ||W||^2, all heads (least)\n"
+        "  bounds   on ||o - o^|| of each row; lowrank: on ||O - O^|| of all, and ||W - W_r|| over ||W||\n",
+        job->options.repeats, job->options.repeats == 1 ? "" : "s", job->results[0].rows);
 }
 
 static void print_scaled(const lsp_compare_job *job)
