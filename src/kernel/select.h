@@ -22,6 +22,12 @@ static int64_t candidate_stride(int64_t k)
     return lsp_round_up(k + slack, SUM_LANES) + SUM_LANES;
 }
 
+/* Candidates beyond k that sorting out may leave: an eighth of the room for them. */
+static int64_t candidate_spare(int64_t k)
+{
+    return lsp_max(SLACK_LEAST, lsp_min(k / 2, SLACK_MOST)) / 8;
+}
+
 /* ---- numbers by their order --------------------------------------------------------------------- */
 
 #if REAL_BITS == 32
@@ -117,32 +123,67 @@ static void keep_above(candidate_row *row, int32_t padded, real limit, int64_t e
     *row->count = to;
 }
 
-/* The k-th largest of at least k scores above `least`, or a number that parts the k largest from the rest: halves the
- * range of numbers in which it lies. */
-static real find_limit(const real *scores, int32_t padded, int64_t k, real least)
+INLINE real smallest_of(const real *scores, int32_t count)
 {
-    real_order low = order_of(least), high = order_of(largest_of(scores, padded));
-    while (low + 1 < high) {
-        real_order middle = (low & high) + ((low ^ high) >> 1);
-        int32_t above = count_above(scores, padded, real_of(middle));
-        if (above == k) return real_of(middle);
-        if (above > k)
-            low = middle;
-        else
-            high = middle;
-    }
-    return real_of(high);
+    real smallest = scores[0], lanes[LANES];
+    int32_t i = 0;
+    vec most = vec_set(-smallest);
+    for (; i + LANES <= count; i += LANES) most = vec_max(most, vec_sub(vec_zero(), vec_load(scores + i)));
+    vec_store(lanes, most);
+    for (int lane = 0; lane < LANES; lane++) smallest = -lanes[lane] < smallest ? -lanes[lane] : smallest;
+    for (; i < count; i++) smallest = scores[i] < smallest ? scores[i] : smallest;
+    return smallest;
 }
 
-/* Leaves the k largest of more than k. Scores that equal `least` are left from the last time; what is above pushes
- * them out, the last ones first. */
-static void sort_out(candidate_row *row, int64_t k)
+/* Numbers between which a limit lies, and how many scores are above each. */
+typedef struct bracket {
+    real_order low, high;
+    int32_t above_low, above_high;
+} bracket;
+
+/* A number inside of a bracket. Scores above some limit thin out like powers, more or less: a line through the
+ * logarithms of both counts tells where `wanted` of them are above. Or, for any scores, its middle. */
+static real_order try_limit(const bracket *b, double wanted, bool by_line)
+{
+    if (by_line) {
+        double low = (double)real_of(b->low), high = (double)real_of(b->high);
+        double fall = log2((double)b->above_low / wanted),
+               whole = log2((double)b->above_low / (b->above_high > 0 ? (double)b->above_high : 0.5));
+        real guess = (real)(low + (high - low) * (fall / whole));
+        if (guess > real_of(b->low) && guess < real_of(b->high)) return order_of(guess);
+    }
+    return (b->low & b->high) + ((b->low ^ b->high) >> 1);
+}
+
+/* A number that at least k, and at most k + spare, of the scores are above; where too many are equal for that, the k-th largest of
+ * them. More than k + spare of the scores are above `least`. */
+static real find_limit(const real *scores, int32_t count, int32_t padded, int64_t k, int64_t spare,
+                       real least, int32_t above_least)
+{
+    bracket b = {order_of(least), order_of(largest_of(scores, padded)), above_least, 0};
+    if (least == -(real)INFINITY) b.low = order_of(smallest_of(scores, count)) - 1;
+    for (int step = 0; b.low + 1 < b.high; step++) {
+        real_order middle = try_limit(&b, (double)k + 0.5 * (double)spare, step % 3 < 2);
+        int32_t above = count_above(scores, padded, real_of(middle));
+        if (above >= k && above <= k + spare) return real_of(middle);
+        if (above > k)
+            b.low = middle, b.above_low = above;
+        else
+            b.high = middle, b.above_high = above;
+    }
+    return real_of(b.high);
+}
+
+/* Leaves the k largest of more than k, and up to `spare` others, which are the next ones: a limit that parts off about
+ * as many as wanted is found sooner than one that parts off k. Scores that equal `least` are left from the last time;
+ * what is above pushes them out, the last ones first. */
+static void sort_out(candidate_row *row, int64_t k, int64_t spare)
 {
     int32_t count = *row->count, padded = (int32_t)lsp_round_up(count, LANES);
     for (int32_t i = count; i < padded; i++) row->scores[i] = -(real)INFINITY;
     int32_t above = count_above(row->scores, padded, *row->least);
-    if (above > k) {
-        *row->least = find_limit(row->scores, padded, k, *row->least);
+    if (above > k + spare) {
+        *row->least = find_limit(row->scores, count, padded, k, spare, *row->least, above);
         above = count_above(row->scores, padded, *row->least);
     }
     keep_above(row, padded, *row->least, k - above);
@@ -150,57 +191,58 @@ static void sort_out(candidate_row *row, int64_t k)
 
 /* ---- tiles -------------------------------------------------------------------------------------- */
 
-/* Adds the chosen lanes of scores of keys `key`, `key` + 1, ... at place `at`; returns the place after. */
-INLINE int32_t add_lanes(const candidate_row *row, int32_t at, vec scores, int32_t key, uint32_t which)
+/* Adds the scores of a strip whose bits are set in `hits`; `key` is its first. */
+INLINE void add_hits(const candidate_row *row, const real *scores, int32_t key, uint64_t hits)
 {
+    int32_t at = *row->count;
 #ifdef VEC_HAS_COMPRESS
-    vec_compress(row->scores + at, scores, which);
-    run_compress(row->keys + at, key, which);
-    return at + __builtin_popcount(which);
+    UNROLL
+    for (int i = 0; i < STRIP_KEYS; i += LANES, hits >>= LANES) {
+        uint32_t which = (uint32_t)hits & (uint32_t)((1ULL << LANES) - 1);
+        vec_compress(row->scores + at, vec_load(scores + i), which);
+        run_compress(row->keys + at, key + i, which);
+        at += __builtin_popcount(which);
+    }
 #else
-    real lanes[LANES];
-    if (!which) return at;
-    vec_store(lanes, scores);
-    for (; which; which &= which - 1) {
-        int i = __builtin_ctz(which);
-        row->scores[at] = lanes[i];
+    for (; hits; hits &= hits - 1) {
+        int i = __builtin_ctzll(hits);
+        row->scores[at] = scores[i];
         row->keys[at++] = key + i;
     }
-    return at;
 #endif
+    *row->count = at;
 }
 
-/* Whether any score of a strip is above the limit; a NaN is not, and hides no other. */
-INLINE bool strip_has(const real *scores, vec limit)
+/* Bits of the scores of a strip that are above the limit; a NaN is not, and hides no other. */
+INLINE uint64_t strip_hits(const real *scores, real limit)
 {
-    vec most = limit;
+    vec bound = vec_set(limit), most = bound;
+    uint64_t hits = 0;
     UNROLL
     for (int i = 0; i < STRIP_KEYS; i += LANES) most = vec_max(vec_load(scores + i), most);
-    return vec_greater(most, limit) != 0;
+    if (!vec_greater(most, bound)) return 0;
+    UNROLL
+    for (int i = 0; i < STRIP_KEYS; i += LANES)
+        hits |= (uint64_t)vec_greater(vec_load(scores + i), bound) << i;
+    return hits;
 }
 
-/* Row r of the group, whose scores are there. */
+/* Row r of the group, whose scores are there, in a fused group with their hits. */
 static void select_row(const row_group *group, int r, int64_t row_index, const lsp_key_tile *tile,
                        const lsp_candidates *c)
 {
     candidate_row row = candidates_of(c, row_index);
-    if (!(lanes_max(group->lane_max[r]) > *row.least)) return;
+    if (!group->fused && !(lanes_max(group->lane_max[r]) > *row.least)) return;
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
-    vec least = vec_set(*row.least);
     for (; strip < strip_end; strip++) {
         const real *scores = group->p[r] + strip * STRIP_KEYS;
-        if (!strip_has(scores, least)) continue;
+        uint64_t hits = group->fused ? group->hits[r][strip] : strip_hits(scores, *row.least);
+        if (!hits) continue;
         if (*row.count + STRIP_KEYS + LANES > c->stride) {
-            sort_out(&row, c->most);
-            least = vec_set(*row.least);
+            sort_out(&row, c->most, candidate_spare(c->most));
+            hits = strip_hits(scores, *row.least);
         }
-        int32_t at = *row.count, key = (int32_t)(tile->first + strip * STRIP_KEYS);
-        UNROLL
-        for (int i = 0; i < STRIP_KEYS; i += LANES) {
-            vec some = vec_load(scores + i);
-            at = add_lanes(&row, at, some, key + i, vec_greater(some, least));
-        }
-        *row.count = at;
+        add_hits(&row, scores, (int32_t)(tile->first + strip * STRIP_KEYS), hits);
     }
 }
 
@@ -208,7 +250,13 @@ static void select_advance(row_group *group, const int64_t *index, const lsp_til
                            const lsp_score_rule *rule, const lsp_key_tile *tile,
                            const lsp_candidates *candidates)
 {
-    group->fused = false; /* the scores themselves are needed */
+    for (int r = 0; r < group->rows; r++) {
+        candidate_row row = candidates_of(candidates, index[r]);
+        group->limit[r] = *row.least;
+        /* Where the row's next candidates go is seldom in a near cache. */
+        __builtin_prefetch(row.scores + *row.count, 1, 3);
+        __builtin_prefetch(row.keys + *row.count, 1, 3);
+    }
     tile_scores(group, shape, rule, tile->k);
     for (int r = 0; r < group->rows; r++) select_row(group, r, index[r], tile, candidates);
     tile_softmax(group);
@@ -226,12 +274,16 @@ static void select_keys(const lsp_tile_shape *shape, const lsp_score_rule *rule,
     states.out = states.max;
     row_group group;
     int64_t index[ROW_TILE];
+    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
+    group.sifts = true;
     for (int64_t row = 0; row < rows->rows; row++) {
         int before = group.rows;
         row_group_add(&group, &narrow, tile, rule, &states, row);
         if (group.rows > before) index[before] = row;
-        if (group.rows == ROW_TILE) select_advance(&group, index, shape, rule, tile, candidates);
+        if (group.rows < ROW_TILE) continue;
+        tile_ahead_prefetch(&ahead);
+        select_advance(&group, index, shape, rule, tile, candidates);
     }
     if (group.rows) select_advance(&group, index, shape, rule, tile, candidates);
 }
@@ -245,7 +297,7 @@ static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates
     vec factor = vec_set(ruled ? (real)1 : score_factor(rule));
     for (int64_t r = 0; r < rows; r++) {
         candidate_row row = candidates_of(c, r);
-        if (*row.count > c->most) sort_out(&row, c->most);
+        if (*row.count > c->most) sort_out(&row, c->most, 0);
         real top = ((const real *)max)[r];
         vec base = vec_set(top == -(real)INFINITY ? (real)0 : -top);
         double total = (double)((const real *)sum)[r], own = 0;
@@ -259,68 +311,5 @@ static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates
         kept[r] = own / total;
     }
 }
-
-#if REAL_BITS == 64 && !BRAIN
-/* Columns [c, c + vectors * LANES) of the sum; `type`, its size and `vectors` are constants at every call. */
-INLINE void sum_columns(const int vectors, int64_t d_v, int64_t c, const char *v, lsp_dtype type, size_t size,
-                        int64_t first, int64_t count, const int32_t *rows, const void *weights, bool single,
-                        double *out)
-{
-    enum { MOST = 8, AHEAD = 8 };
-    vec acc[MOST];
-    UNROLL
-    for (int i = 0; i < vectors; i++) {
-        int64_t left = d_v - c - i * LANES;
-        acc[i] =
-            left >= LANES ? vec_load(out + c + i * LANES) : vec_load_part(out + c + i * LANES, (int)left);
-    }
-    for (int64_t e = 0; e < count; e++) {
-        double weight = single ? (double)((const float *)weights)[e] : ((const double *)weights)[e];
-        if (e + AHEAD < count)
-            for (size_t b = 0; b < (size_t)vectors * LANES * size; b += CACHE_LINE)
-                __builtin_prefetch(v + ((size_t)(rows[e + AHEAD] - first) * (size_t)d_v + (size_t)c) * size +
-                                   b);
-        int64_t at = (rows[e] - first) * d_v + c;
-        vec factor = vec_set(weight);
-        UNROLL
-        for (int i = 0; i < vectors; i++)
-            acc[i] = vec_fma(factor, pack_load(v, type, size, at + i * LANES, d_v - c - i * LANES), acc[i]);
-    }
-    UNROLL
-    for (int i = 0; i < vectors; i++) {
-        int64_t left = d_v - c - i * LANES;
-        if (left >= LANES)
-            vec_store(out + c + i * LANES, acc[i]);
-        else
-            vec_store_part(out + c + i * LANES, acc[i], (int)left);
-    }
-}
-
-INLINE void sum_values_of(int64_t d_v, const void *v, lsp_dtype type, size_t size, int64_t first,
-                          int64_t count, const int32_t *rows, const void *weights, bool single, double *out)
-{
-    enum { WIDE = 8 };
-    int64_t c = 0;
-    for (; c + WIDE * LANES <= d_v; c += WIDE * LANES)
-        sum_columns(WIDE, d_v, c, v, type, size, first, count, rows, weights, single, out);
-    for (; c < d_v; c += LANES)
-        sum_columns(1, d_v, c, v, type, size, first, count, rows, weights, single, out);
-}
-
-static void sum_values(int64_t d_v, const void *v, lsp_dtype type, int64_t first, int64_t count,
-                       const int32_t *rows, const void *weights, lsp_dtype weight_type, double *out)
-{
-    bool single = weight_type == LSP_F32;
-    switch (type) {
-    case LSP_F16: sum_values_of(d_v, v, LSP_F16, 2, first, count, rows, weights, single, out); break;
-    case LSP_BF16: sum_values_of(d_v, v, LSP_BF16, 2, first, count, rows, weights, single, out); break;
-    case LSP_F32: sum_values_of(d_v, v, LSP_F32, 4, first, count, rows, weights, single, out); break;
-    default: sum_values_of(d_v, v, LSP_F64, 8, first, count, rows, weights, single, out);
-    }
-}
-#    define SUM_VALUES sum_values
-#else
-#    define SUM_VALUES NULL
-#endif
 
 #endif
