@@ -14,6 +14,12 @@ enum {
     TILE_KEYS_MOST = 512
 };
 
+#if REAL_BITS == 32 && defined(VEC_HAS_COMPRESS)
+typedef uint16_t hit_lanes;
+#else
+typedef uint8_t hit_lanes;
+#endif
+
 /* Key indices are relative to the tile. */
 typedef struct row_group {
     int rows;
@@ -34,7 +40,7 @@ typedef struct row_group {
     real base[ROW_TILE], alpha[ROW_TILE];
     bool sifts;           /* it looks for scores above `limit`; a fused group sets a bit of `hits` for each */
     real limit[ROW_TILE]; /* finite or -inf */
-    uint64_t hits[ROW_TILE][TILE_KEYS_MOST / STRIP_KEYS];
+    hit_lanes hits[ROW_TILE][TILE_KEYS_MOST / LANES]; /* a bit for each lane of a vector */
 } row_group;
 
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */

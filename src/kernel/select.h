@@ -78,18 +78,36 @@ INLINE int32_t count_above(const real *scores, int32_t count, real limit)
     return above;
 }
 
-INLINE real largest_of(const real *scores, int32_t count)
+/* What one pass over candidates tells: how many are above their limit, how far above on average, and the largest. */
+typedef struct candidate_spread {
+    int32_t above;
+    double excess;
+    real largest;
+} candidate_spread;
+
+INLINE candidate_spread spread_of(const real *scores, int32_t count, real least)
 {
-    vec most = vec_load(scores);
-    real lanes[LANES], largest = -(real)INFINITY;
-    for (int32_t i = LANES; i < count; i += LANES) most = vec_max(most, vec_load(scores + i));
+    candidate_spread spread = {0, 0, -(real)INFINITY};
+    vec bound = vec_set(least), most = vec_load(scores), sum = vec_zero();
+    real lanes[LANES], sums[LANES];
+    for (int32_t i = 0; i < count; i += LANES) {
+        vec some = vec_load(scores + i);
+        spread.above += __builtin_popcount(vec_greater(some, bound));
+        most = vec_max(most, some);
+        sum = vec_add(sum, vec_sub(vec_max(some, bound), bound));
+    }
     vec_store(lanes, most);
-    for (int i = 0; i < LANES; i++) largest = lanes[i] > largest ? lanes[i] : largest;
-    return largest;
+    vec_store(sums, sum);
+    for (int i = 0; i < LANES; i++) {
+        spread.largest = lanes[i] > spread.largest ? lanes[i] : spread.largest;
+        spread.excess += (double)sums[i];
+    }
+    spread.excess /= spread.above > 0 ? (double)spread.above : 1;
+    return spread;
 }
 
 /* Moves the chosen lanes of LANES candidates to place `to`, which is not after them; returns the place after. */
-INLINE int32_t keep_lanes(candidate_row *row, int32_t from, uint32_t which, int32_t to)
+INLINE int32_t keep_lanes(const candidate_row *row, int32_t from, uint32_t which, int32_t to)
 {
 #ifdef VEC_HAS_COMPRESS
     vec_compress(row->scores + to, vec_load(row->scores + from), which);
@@ -106,21 +124,22 @@ INLINE int32_t keep_lanes(candidate_row *row, int32_t from, uint32_t which, int3
 }
 
 /* Keeps what is above `limit` and the first `equals` of what equals it. */
-static void keep_above(candidate_row *row, int32_t padded, real limit, int64_t equals)
+static void keep_above(const candidate_row *of, int32_t padded, real limit, int64_t equals)
 {
+    candidate_row row = *of; /* a copy: no store below can change it */
     vec bound = vec_set(limit);
     int32_t to = 0;
     for (int32_t from = 0; from < padded; from += LANES) {
-        vec scores = vec_load(row->scores + from);
+        vec scores = vec_load(row.scores + from);
         uint32_t which = vec_greater(scores, bound);
         if (equals > 0) {
             const uint32_t all = (uint32_t)((1ULL << LANES) - 1);
             uint32_t same = ~(which | vec_greater(bound, scores)) & all;
             for (; same && equals > 0; same &= same - 1, equals--) which |= same & -same;
         }
-        to = keep_lanes(row, from, which, to);
+        to = keep_lanes(&row, from, which, to);
     }
-    *row->count = to;
+    *row.count = to;
 }
 
 INLINE real smallest_of(const real *scores, int32_t count)
@@ -141,108 +160,146 @@ typedef struct bracket {
     int32_t above_low, above_high;
 } bracket;
 
-/* A number inside of a bracket. Scores above some limit thin out like powers, more or less: a line through the
- * logarithms of both counts tells where `wanted` of them are above. Or, for any scores, its middle. */
-static real_order try_limit(const bracket *b, double wanted, bool by_line)
+/* A number inside of a bracket that about `wanted` scores are above, if they thin out like powers: on the line through
+ * the logarithms of both counts. */
+INLINE real on_the_line(const bracket *b, double wanted)
 {
-    if (by_line) {
-        double low = (double)real_of(b->low), high = (double)real_of(b->high);
-        double fall = log2((double)b->above_low / wanted),
-               whole = log2((double)b->above_low / (b->above_high > 0 ? (double)b->above_high : 0.5));
-        real guess = (real)(low + (high - low) * (fall / whole));
-        if (guess > real_of(b->low) && guess < real_of(b->high)) return order_of(guess);
-    }
-    return (b->low & b->high) + ((b->low ^ b->high) >> 1);
+    double low = (double)real_of(b->low), high = (double)real_of(b->high);
+    double beyond = b->above_high > 0 ? (double)b->above_high : 0.5;
+    return (real)(low +
+                  (high - low) * log2((double)b->above_low / wanted) / log2((double)b->above_low / beyond));
 }
 
-/* A number that at least k, and at most k + spare, of the scores are above; where too many are equal for that, the k-th largest of
- * them. More than k + spare of the scores are above `least`. */
+/* A number that at least k, and at most k + spare, of the scores are above; where too many are equal for that, the k-th
+ * largest of them. More than k + spare are above `least`. Tries what the mean tells of scores that thin out like
+ * powers, then lines, and the middle often enough for any others. */
 static real find_limit(const real *scores, int32_t count, int32_t padded, int64_t k, int64_t spare,
-                       real least, int32_t above_least)
+                       real least, candidate_spread *spread)
 {
-    bracket b = {order_of(least), order_of(largest_of(scores, padded)), above_least, 0};
+    bracket b = {order_of(least), order_of(spread->largest), spread->above, 0};
+    double wanted = (double)k + 0.5 * (double)spare;
     if (least == -(real)INFINITY) b.low = order_of(smallest_of(scores, count)) - 1;
     for (int step = 0; b.low + 1 < b.high; step++) {
-        real_order middle = try_limit(&b, (double)k + 0.5 * (double)spare, step % 3 < 2);
+        real guess = step == 0 && least > -(real)INFINITY
+                         ? least + (real)(spread->excess * log((double)spread->above / wanted))
+                         : on_the_line(&b, wanted);
+        real_order middle = (b.low & b.high) + ((b.low ^ b.high) >> 1);
+        if (step % 3 < 2 && guess > real_of(b.low) && guess < real_of(b.high)) middle = order_of(guess);
         int32_t above = count_above(scores, padded, real_of(middle));
-        if (above >= k && above <= k + spare) return real_of(middle);
+        if (above >= k && above <= k + spare) {
+            spread->above = above;
+            return real_of(middle);
+        }
         if (above > k)
             b.low = middle, b.above_low = above;
         else
             b.high = middle, b.above_high = above;
     }
+    spread->above = b.above_high;
     return real_of(b.high);
 }
 
 /* Leaves the k largest of more than k, and up to `spare` others, which are the next ones: a limit that parts off about
  * as many as wanted is found sooner than one that parts off k. Scores that equal `least` are left from the last time;
  * what is above pushes them out, the last ones first. */
-static void sort_out(candidate_row *row, int64_t k, int64_t spare)
+static void sort_out(const candidate_row *row, int64_t k, int64_t spare)
 {
     int32_t count = *row->count, padded = (int32_t)lsp_round_up(count, LANES);
     for (int32_t i = count; i < padded; i++) row->scores[i] = -(real)INFINITY;
-    int32_t above = count_above(row->scores, padded, *row->least);
-    if (above > k + spare) {
-        *row->least = find_limit(row->scores, count, padded, k, spare, *row->least, above);
-        above = count_above(row->scores, padded, *row->least);
-    }
-    keep_above(row, padded, *row->least, k - above);
+    candidate_spread spread = spread_of(row->scores, padded, *row->least);
+    if (spread.above > k + spare)
+        *row->least = find_limit(row->scores, count, padded, k, spare, *row->least, &spread);
+    keep_above(row, padded, *row->least, k - spread.above);
 }
 
 /* ---- tiles -------------------------------------------------------------------------------------- */
 
-/* Adds the scores of a strip whose bits are set in `hits`; `key` is its first. */
-INLINE void add_hits(const candidate_row *row, const real *scores, int32_t key, uint64_t hits)
+/* Whether any score of a strip is above the limit; a NaN is not, and hides no other. */
+INLINE bool strip_has(const real *scores, vec limit)
 {
-    int32_t at = *row->count;
-#ifdef VEC_HAS_COMPRESS
+    vec most = limit;
     UNROLL
-    for (int i = 0; i < STRIP_KEYS; i += LANES, hits >>= LANES) {
-        uint32_t which = (uint32_t)hits & (uint32_t)((1ULL << LANES) - 1);
-        vec_compress(row->scores + at, vec_load(scores + i), which);
-        run_compress(row->keys + at, key + i, which);
-        at += __builtin_popcount(which);
-    }
+    for (int i = 0; i < STRIP_KEYS; i += LANES) most = vec_max(vec_load(scores + i), most);
+    return vec_greater(most, limit) != 0;
+}
+
+/* Adds the scores of a vector whose bits are set in `hits`, at place `at`; returns the place after. */
+INLINE int32_t add_hits(const candidate_row *row, int32_t at, const real *scores, int32_t key, uint32_t hits)
+{
+#ifdef VEC_HAS_COMPRESS
+    vec_compress(row->scores + at, vec_load(scores), hits);
+    run_compress(row->keys + at, key, hits);
+    return at + __builtin_popcount(hits);
 #else
     for (; hits; hits &= hits - 1) {
-        int i = __builtin_ctzll(hits);
+        int i = __builtin_ctz(hits);
         row->scores[at] = scores[i];
         row->keys[at++] = key + i;
     }
+    return at;
 #endif
-    *row->count = at;
 }
 
-/* Bits of the scores of a strip that are above the limit; a NaN is not, and hides no other. */
-INLINE uint64_t strip_hits(const real *scores, real limit)
+/* Adds what is above the row's limit among scores of keys `key`, `key` + 1, ...: vector by vector, as long as there is
+ * room; sorts out between them. */
+static void add_scores(const candidate_row *row, const lsp_candidates *c, const real *scores, int32_t key,
+                       int64_t begin, int64_t end)
 {
-    vec bound = vec_set(limit), most = bound;
-    uint64_t hits = 0;
-    UNROLL
-    for (int i = 0; i < STRIP_KEYS; i += LANES) most = vec_max(vec_load(scores + i), most);
-    if (!vec_greater(most, bound)) return 0;
-    UNROLL
-    for (int i = 0; i < STRIP_KEYS; i += LANES)
-        hits |= (uint64_t)vec_greater(vec_load(scores + i), bound) << i;
-    return hits;
+    for (int64_t i = begin; i < end; i += LANES) {
+        uint32_t hits = vec_greater(vec_load(scores + i), vec_set(*row->least));
+        if (!hits) continue;
+        if (*row->count + 2 * LANES > c->stride) {
+            sort_out(row, c->most, candidate_spare(c->most));
+            hits = vec_greater(vec_load(scores + i), vec_set(*row->least));
+        }
+        *row->count = add_hits(row, *row->count, scores + i, key + (int32_t)i, hits);
+    }
 }
+
+#ifdef VEC_HAS_COMPRESS
+/* The same of a whole tile of the largest height, whose hits are known and fill 64 bytes, if there is room for all of
+ * them: goes from one vector with hits to the next. */
+INLINE bool add_tile(const candidate_row *row, int64_t stride, const real *scores, int32_t key,
+                     const hit_lanes *hits)
+{
+    uint64_t words[8], vectors = bits_of_64_bytes(hits);
+    int32_t at = *row->count, more = 0;
+    memcpy(words, hits, sizeof words);
+    UNROLL
+    for (int i = 0; i < 8; i++) more += __builtin_popcountll(words[i]);
+    if (at + more + LANES > stride) return false;
+    for (; vectors; vectors &= vectors - 1) {
+        int i = __builtin_ctzll(vectors);
+        at = add_hits(row, at, scores + i * LANES, key + i * LANES, hits[i]);
+    }
+    *row->count = at;
+    /* With as many again the row has to be sorted out: it is asked for meanwhile. */
+    for (int32_t i = 0; at + more + LANES > stride && i < at; i += CACHE_LINE / (int)sizeof(real)) {
+        __builtin_prefetch(row->scores + i, 1, 2);
+        __builtin_prefetch(row->keys + i, 1, 2);
+    }
+    return true;
+}
+#endif
 
 /* Row r of the group, whose scores are there, in a fused group with their hits. */
 static void select_row(const row_group *group, int r, int64_t row_index, const lsp_key_tile *tile,
                        const lsp_candidates *c)
 {
     candidate_row row = candidates_of(c, row_index);
-    if (!group->fused && !(lanes_max(group->lane_max[r]) > *row.least)) return;
+    const real *scores = group->p[r];
+    int32_t key = (int32_t)tile->first;
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
+    if (!group->fused && !(lanes_max(group->lane_max[r]) > *row.least)) return;
+#ifdef VEC_HAS_COMPRESS
+    if (group->fused && strip_end == TILE_KEYS_MOST / STRIP_KEYS &&
+        add_tile(&row, c->stride, scores, key, group->hits[r]))
+        return;
+#endif
     for (; strip < strip_end; strip++) {
-        const real *scores = group->p[r] + strip * STRIP_KEYS;
-        uint64_t hits = group->fused ? group->hits[r][strip] : strip_hits(scores, *row.least);
-        if (!hits) continue;
-        if (*row.count + STRIP_KEYS + LANES > c->stride) {
-            sort_out(&row, c->most, candidate_spare(c->most));
-            hits = strip_hits(scores, *row.least);
-        }
-        add_hits(&row, scores, (int32_t)(tile->first + strip * STRIP_KEYS), hits);
+        vec least = vec_set(*row.least);
+        if (strip_has(scores + strip * STRIP_KEYS, least))
+            add_scores(&row, c, scores, key, strip * STRIP_KEYS, (strip + 1) * STRIP_KEYS);
     }
 }
 

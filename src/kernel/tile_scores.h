@@ -73,14 +73,12 @@ INLINE void scores_sift(row_group *group, int r, int64_t key, const vec *scores)
 {
     vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, shift = vec_set(ROUND_SHIFT - *group->max[r]);
     vec limit = vec_set(group->limit[r]);
-    uint64_t hits = 0;
     UNROLL
     for (int c = 0; c < COL_TILE; c++) {
         vec_store(group->p[r] + key + c * LANES, scores[c]);
-        hits |= (uint64_t)vec_greater(scores[c], limit) << c * LANES;
+        group->hits[r][key / LANES + c] = (hit_lanes)vec_greater(scores[c], limit);
         sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], vec_exp2_near(scores[c], shift));
     }
-    group->hits[r][key / STRIP_KEYS] |= hits << key % STRIP_KEYS;
 }
 
 /* What a row group does with scores as they come. */
@@ -121,7 +119,6 @@ INLINE void scores_rows(const int rows, const scores_use use, row_group *group, 
     for (; strip < strip_end; strip++) {
         const unit *k = tile_k + strip * depth * STRIP_KEYS;
         int64_t begin = group->begin - strip * STRIP_KEYS, end = group->end - strip * STRIP_KEYS;
-        for (int r = 0; r < rows && use == SCORES_SIFT; r++) group->hits[r][strip] = 0;
         for (int column = 0; column < STRIP_KEYS; column += block) {
             if (column + block <= begin || column >= end) continue;
             bool halves = use == SCORES_KEEP && block == STRIP_KEYS;

@@ -181,7 +181,7 @@ static void pack(void *user, const lsp_walk_panel *panel, int64_t tile)
 
 /* Rows of a chunk that meet some tiles before the next ones do, and those tiles: candidates and keys stay in a second-level
  * cache meanwhile. */
-enum { NEAR_CANDIDATES = 640 << 10, NEAR_KEYS = 512 << 10, NEAR_ROWS_LEAST = 48 };
+enum { NEAR_CANDIDATES = 1280 << 10, NEAR_KEYS = 1 << 20, NEAR_ROWS_LEAST = 48 };
 
 static int64_t near_rows(const lsp_attention *plan, const lsp_candidates *c)
 {
@@ -309,10 +309,13 @@ static int64_t settle_all(const pass *p)
 
 /* ---- second pass ------------------------------------------------------------------------------- */
 
-/* The first of ascending keys [begin, end) that is not below `key`. */
+/* The first of ascending keys [begin, end) that is not below `key`: it is not far from `begin`, and entries beyond
+ * it are not wanted in a cache yet. */
 static int64_t find_key(const int32_t *keys, int64_t begin, int64_t end, int64_t key)
 {
-    for (int64_t count = end - begin; count > 0;) {
+    int64_t step = 32;
+    for (; begin + step < end && keys[begin + step] < key; step *= 2) begin += step + 1;
+    for (int64_t count = lsp_min(step, end - begin); count > 0;) {
         int64_t half = count / 2;
         bool below = keys[begin + half] < key;
         begin = below ? begin + half + 1 : begin;
@@ -321,7 +324,7 @@ static int64_t find_key(const int32_t *keys, int64_t begin, int64_t end, int64_t
     return begin;
 }
 
-/* Rows of V, of `width` columns, that a chunk's rows meet before the next ones: as many as stay in a second-level cache. */
+/* Rows of V that a chunk's rows meet before the next ones: as many as stay in a second-level cache. */
 static int64_t near_values(const lsp_attention_desc *d)
 {
     enum { NEAR_VALUES = 1 << 20 };

@@ -95,9 +95,9 @@ static double run_select(bench *b)
     const lsp_tile_shape *s = &b->shape;
     reset(b);
     int64_t row_bytes = b->candidates.stride * (int64_t)(b->size + sizeof(int32_t));
-    int64_t near_rows = lsp_max(48, (640 << 10) / row_bytes / 48 * 48);
+    int64_t near_rows = lsp_max(48, (1280 << 10) / row_bytes / 48 * 48);
     int64_t near_keys =
-        lsp_max(1, (512 << 10) / (s->tile_keys * s->k_depth * (int64_t)b->packed)) * s->tile_keys;
+        lsp_max(1, (1 << 20) / (s->tile_keys * s->k_depth * (int64_t)b->packed)) * s->tile_keys;
     double begin = thread_seconds();
     for (int64_t key = 0; key < b->m; key += near_keys)
         for (int64_t row = 0; row < b->rows; row += near_rows) {
