@@ -145,7 +145,6 @@ static void reset(const pass *p)
         fill(type, t->recent.sum, begin, end, 0);
         fill(type, t->candidates.least, begin, end, -INFINITY);
         memset(t->candidates.counts + begin, 0, (size_t)(end - begin) * sizeof(int32_t));
-        memset(t->added + begin, 0, (size_t)(end - begin) * sizeof *t->added);
         memset(t->sums + begin * d_v, 0, (size_t)((end - begin) * d_v) * sizeof(double));
     }
 }
@@ -299,6 +298,7 @@ static int64_t settle_all(const pass *p)
         int64_t first = matrix->first + begin;
         uint64_t mode = lsp_fpmode_enter();
         settle(p, matrix, begin, rows);
+        memset(p->topk->added + first, 0, (size_t)rows * sizeof *p->topk->added);
         lsp_row_state total = totals_at(p, first);
         empty += plan->kernel->finish(0, rows, total.max, total.max, total.sum,
                                       p->arrays->lse ? at(plan, p->arrays->lse, first) : NULL);
@@ -331,7 +331,7 @@ static int64_t near_values(const lsp_attention_desc *d)
     return lsp_max(1, NEAR_VALUES / (d->d_v * (int64_t)lsp_dtype_size(d->v_type)));
 }
 
-/* Keys come in ascending order: a row goes on where it was left. */
+/* Keys come in ascending order: a row goes on near where it was left. */
 static void add_values(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
@@ -345,7 +345,7 @@ static void add_values(void *user, const lsp_walk_chunk *chunk)
     for (int64_t key = chunk->low, step = near_values(d); key < chunk->high; key += step)
         for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
             const int32_t *keys = c->keys + row * c->stride;
-            int64_t begin = p->topk->added[row],
+            int64_t begin = find_key(keys, p->topk->added[row], c->counts[row], key),
                     end = find_key(keys, begin, c->counts[row], lsp_min(key + step, chunk->high));
             if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
             if (begin == end) continue;
