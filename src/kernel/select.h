@@ -154,6 +154,18 @@ INLINE real smallest_of(const real *scores, int32_t count)
     return smallest;
 }
 
+/* log2, a few in a thousand off: what is tried need not be exact. x is a normal number above 0. */
+INLINE double rough_log2(double x)
+{
+    const uint64_t mantissa = ((uint64_t)1 << 52) - 1, one = (uint64_t)1023 << 52;
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int power = (int)(bits >> 52) - 1023;
+    bits = (bits & mantissa) | one;
+    memcpy(&x, &bits, sizeof x);
+    return power + 2.885 * (x - 1) / (x + 1);
+}
+
 /* Numbers between which a limit lies, and how many scores are above each. */
 typedef struct bracket {
     real_order low, high;
@@ -166,8 +178,8 @@ INLINE real on_the_line(const bracket *b, double wanted)
 {
     double low = (double)real_of(b->low), high = (double)real_of(b->high);
     double beyond = b->above_high > 0 ? (double)b->above_high : 0.5;
-    return (real)(low +
-                  (high - low) * log2((double)b->above_low / wanted) / log2((double)b->above_low / beyond));
+    return (real)(low + (high - low) * rough_log2((double)b->above_low / wanted) /
+                            rough_log2((double)b->above_low / beyond));
 }
 
 /* A number that at least k, and at most k + spare, of the scores are above; where too many are equal for that, the k-th
@@ -181,7 +193,7 @@ static real find_limit(const real *scores, int32_t count, int32_t padded, int64_
     if (least == -(real)INFINITY) b.low = order_of(smallest_of(scores, count)) - 1;
     for (int step = 0; b.low + 1 < b.high; step++) {
         real guess = step == 0 && least > -(real)INFINITY
-                         ? least + (real)(spread->excess * log((double)spread->above / wanted))
+                         ? least + (real)(spread->excess * 0.693 * rough_log2((double)spread->above / wanted))
                          : on_the_line(&b, wanted);
         real_order middle = (b.low & b.high) + ((b.low ^ b.high) >> 1);
         if (step % 3 < 2 && guess > real_of(b.low) && guess < real_of(b.high)) middle = order_of(guess);
@@ -221,6 +233,15 @@ INLINE bool strip_has(const real *scores, vec limit)
     UNROLL
     for (int i = 0; i < STRIP_KEYS; i += LANES) most = vec_max(vec_load(scores + i), most);
     return vec_greater(most, limit) != 0;
+}
+
+/* The same of a fused group, by its hits. */
+INLINE bool strip_hit(const hit_lanes *hits)
+{
+    uint32_t any = 0;
+    UNROLL
+    for (int i = 0; i < STRIP_KEYS / LANES; i++) any |= hits[i];
+    return any != 0;
 }
 
 /* Adds the scores of a vector whose bits are set in `hits`, at place `at`; returns the place after. */
@@ -297,9 +318,10 @@ static void select_row(const row_group *group, int r, int64_t row_index, const l
         return;
 #endif
     for (; strip < strip_end; strip++) {
-        vec least = vec_set(*row.least);
-        if (strip_has(scores + strip * STRIP_KEYS, least))
-            add_scores(&row, c, scores, key, strip * STRIP_KEYS, (strip + 1) * STRIP_KEYS);
+        int64_t begin = strip * STRIP_KEYS;
+        if (group->fused ? strip_hit(group->hits[r] + begin / LANES)
+                         : strip_has(scores + begin, vec_set(*row.least)))
+            add_scores(&row, c, scores, key, begin, begin + STRIP_KEYS);
     }
 }
 
