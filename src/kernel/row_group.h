@@ -10,8 +10,15 @@
 enum {
     SUM_VECS = SUM_LANES / LANES,
     CACHE_LINE = 64,
-    KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS /* keys that a loop over probabilities takes at a time */
+    KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS, /* keys that a loop over probabilities takes at a time */
+    TILE_KEYS_MOST = 512
 };
+
+#if REAL_BITS == 32 && defined(VEC_HAS_COMPRESS)
+typedef uint16_t hit_lanes;
+#else
+typedef uint8_t hit_lanes;
+#endif
 
 /* Key indices are relative to the tile. */
 typedef struct row_group {
@@ -31,6 +38,9 @@ typedef struct row_group {
     bool keep[ROW_TILE];              /* the maximum may stay as it is: see row_keeps */
     bool fused;                       /* all rows keep it and see the whole tile: no pass over scores */
     real base[ROW_TILE], alpha[ROW_TILE];
+    bool sifts;           /* it looks for scores above `limit`; a fused group sets a bit of `hits` for each */
+    real limit[ROW_TILE]; /* finite or -inf */
+    hit_lanes hits[ROW_TILE][TILE_KEYS_MOST / LANES]; /* a bit for each lane of a vector */
 } row_group;
 
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */
@@ -47,6 +57,7 @@ static size_t scratch_bytes(const lsp_tile_shape *shape)
 INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void *scratch)
 {
     group->rows = 0;
+    group->sifts = false;
     for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
 }
@@ -88,13 +99,23 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
     return true;
 }
 
+/* Whether a row that has met no key may begin with a maximum of 0: its first weights are not so small then that
+ * what V makes of them is lost. */
+INLINE bool row_begins(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm)
+{
+    const double most = REAL_BITS == 32 ? 24 : 100;
+    return q_norm * tile->k_norm <= most && row_keeps(tile, rule, q_norm, (real)0);
+}
+
 /* Adds row `row` to the group, unless it does not see the tile. */
 INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
                           const lsp_score_rule *rule, const lsp_query_rows *rows, int64_t row)
 {
     if (!row_group_take(group, shape, tile, rows, row)) return;
     int r = group->rows - 1;
-    group->keep[r] = row_keeps(tile, rule, rows->norm[row], *group->max[r]);
+    double norm = rows->norm[row];
+    if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
+    group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
     group->fused = group->fused && group->keep[r];
 }
 
@@ -120,8 +141,8 @@ INLINE tile_ahead tile_ahead_start(const lsp_tile_shape *shape, const lsp_key_ti
     int64_t units = shape->tile_keys / UNIT_ELEMENTS * (int64_t)sizeof(unit),
             groups = lsp_ceil_div(rows, ROW_TILE);
     tile_ahead ahead = {.k = tile->next_k, .v = tile->next_v};
-    if (!ahead.k || !ahead.v) return ahead;
-    ahead.k_bytes = shape->k_depth * units, ahead.v_bytes = shape->v_stride * units;
+    if (ahead.k) ahead.k_bytes = shape->k_depth * units;
+    if (ahead.v) ahead.v_bytes = shape->v_stride * units;
     ahead.k_step = lsp_round_up(lsp_ceil_div(ahead.k_bytes, groups), CACHE_LINE);
     ahead.v_step = lsp_round_up(lsp_ceil_div(ahead.v_bytes, groups), CACHE_LINE);
     return ahead;

@@ -68,9 +68,25 @@ INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores
     }
 }
 
-/* Scores of `rows` rows and `cols` vectors of keys (constants, as is `fused`), from column `column` of a strip on. */
-INLINE void scores_block(const int rows, const int cols, const bool fused, row_group *group, int64_t depth,
-                         const unit *strip_k, int64_t strip, int64_t column)
+/* Or both: the scores are stored, and of those above the row's limit a bit is set. */
+INLINE void scores_sift(row_group *group, int r, int64_t key, const vec *scores)
+{
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, shift = vec_set(ROUND_SHIFT - *group->max[r]);
+    vec limit = vec_set(group->limit[r]);
+    UNROLL
+    for (int c = 0; c < COL_TILE; c++) {
+        vec_store(group->p[r] + key + c * LANES, scores[c]);
+        group->hits[r][key / LANES + c] = (hit_lanes)vec_greater(scores[c], limit);
+        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], vec_exp2_near(scores[c], shift));
+    }
+}
+
+/* What a row group does with scores as they come. */
+typedef enum scores_use { SCORES_KEEP, SCORES_POWER, SCORES_SIFT } scores_use;
+
+/* Scores of `rows` rows and `cols` vectors of keys (constants, as is `use`), from column `column` of a strip on. */
+INLINE void scores_block(const int rows, const int cols, const scores_use use, row_group *group,
+                         int64_t depth, const unit *strip_k, int64_t strip, int64_t column)
 {
     int64_t key = strip * STRIP_KEYS + column, piece = score_piece(depth);
     register_tile acc;
@@ -80,8 +96,10 @@ INLINE void scores_block(const int rows, const int cols, const bool fused, row_g
                      acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
-        if (fused)
+        if (use == SCORES_POWER)
             scores_power(group, r, key, acc[r]);
+        else if (use == SCORES_SIFT)
+            scores_sift(group, r, key, acc[r]);
         else
             scores_keep(cols, group, r, key, acc[r]);
     }
@@ -89,7 +107,7 @@ INLINE void scores_block(const int rows, const int cols, const bool fused, row_g
 
 /* Over the strips [strip, strip_end). Of strips that no row sees to the end, blocks are left out, and half blocks
  * where a block is a whole strip: scores_mask writes what is missing. */
-INLINE void scores_rows(const int rows, const bool fused, row_group *group, const lsp_tile_shape *shape,
+INLINE void scores_rows(const int rows, const scores_use use, row_group *group, const lsp_tile_shape *shape,
                         const unit *tile_k, int64_t strip, int64_t strip_end)
 {
     const int block = COL_TILE * LANES, half = block / 2;
@@ -103,13 +121,13 @@ INLINE void scores_rows(const int rows, const bool fused, row_group *group, cons
         int64_t begin = group->begin - strip * STRIP_KEYS, end = group->end - strip * STRIP_KEYS;
         for (int column = 0; column < STRIP_KEYS; column += block) {
             if (column + block <= begin || column >= end) continue;
-            bool halves = !fused && block == STRIP_KEYS;
+            bool halves = use == SCORES_KEEP && block == STRIP_KEYS;
             if (halves && end <= half)
-                scores_block(rows, COL_TILE / 2, false, group, depth, k, strip, 0);
+                scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, k, strip, 0);
             else if (halves && begin >= half)
-                scores_block(rows, COL_TILE / 2, false, group, depth, k, strip, half);
+                scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, k, strip, half);
             else
-                scores_block(rows, COL_TILE, fused, group, depth, k, strip, column);
+                scores_block(rows, COL_TILE, use, group, depth, k, strip, column);
         }
     }
 }
@@ -161,19 +179,22 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
     group->factor = score_factor(rule);
     if (FUSES && group->fused && group->rows == ROW_TILE) {
-        scores_rows(ROW_TILE, true, group, shape, tile_k, strip, strip_end);
+        if (group->sifts)
+            scores_rows(ROW_TILE, SCORES_SIFT, group, shape, tile_k, strip, strip_end);
+        else
+            scores_rows(ROW_TILE, SCORES_POWER, group, shape, tile_k, strip, strip_end);
         return;
     }
     group->fused = false;
     switch (group->rows) {
-    case 1: scores_rows(1, false, group, shape, tile_k, strip, strip_end); break;
-    case 2: scores_rows(2, false, group, shape, tile_k, strip, strip_end); break;
-    case 3: scores_rows(3, false, group, shape, tile_k, strip, strip_end); break;
+    case 1: scores_rows(1, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
+    case 2: scores_rows(2, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
+    case 3: scores_rows(3, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
 #if ROW_TILE > 4
-    case 4: scores_rows(4, false, group, shape, tile_k, strip, strip_end); break;
-    case 5: scores_rows(5, false, group, shape, tile_k, strip, strip_end); break;
+    case 4: scores_rows(4, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
+    case 5: scores_rows(5, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
 #endif
-    default: scores_rows(ROW_TILE, false, group, shape, tile_k, strip, strip_end);
+    default: scores_rows(ROW_TILE, SCORES_KEEP, group, shape, tile_k, strip, strip_end);
     }
     bool ruled = rule->softcap != 0 || rule->slope != 0;
     for (int r = 0; r < group->rows; r++) {

@@ -33,7 +33,11 @@ int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int thre
     /* All matrices of one unit are worked on together; a chunk never spans two. */
     const lsp_attention_desc *d = &partition->problem->desc;
     int64_t rows = partition->rows[r], together = rows * lsp_max(1, d->heads / d->kv_heads);
-    return lsp_attention_share_rows(rows, together, threads);
+    int64_t share = lsp_attention_share_rows(rows, together, threads),
+            block = partition->problem->mask.block_size;
+    if (block <= 0) return share;
+    /* Chunks and blocks end together: else a chunk would meet the keys of a block that it hardly sees. */
+    return block > share ? lsp_ceil_div(block, lsp_ceil_div(block, share)) : share / block * block;
 }
 
 int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threads)

@@ -20,11 +20,10 @@ typedef struct panel_work {
 
 /* ---- one panel --------------------------------------------------------------------------------- */
 
-static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel)
+static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel, int64_t tile_begin,
+                                 int64_t tile_end)
 {
-    panel_work w = {.panel = panel,
-                    .tile_begin = plan->panel_tiles[panel.index],
-                    .tile_end = plan->panel_tiles[panel.index + 1]};
+    panel_work w = {.panel = panel, .tile_begin = tile_begin, .tile_end = tile_end};
     w.unit_begin = lsp_partition_tile(&plan->partition, w.tile_begin).unit;
     w.unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
     w.matrix_begin = plan->unit_matrix[w.unit_begin];
@@ -181,10 +180,11 @@ static task_done run_task(const lsp_pass *p, const panel_work *w, int64_t task, 
     return p->plan->unit_tasks ? run_unit(p, w, task, thread) : run_chunk(p, w, task, thread);
 }
 
-static void compute_panel(lsp_pass *p, lsp_panel panel)
+/* Tiles [tile_begin, tile_end) of the panel. */
+static void compute_tiles(lsp_pass *p, lsp_panel panel, int64_t tile_begin, int64_t tile_end)
 {
     lsp_attention *plan = p->plan;
-    panel_work w = describe_panel(plan, panel);
+    panel_work w = describe_panel(plan, panel, tile_begin, tile_end);
     double done = 0;
 #pragma omp parallel num_threads(plan->ctx->layout.threads)
     {
@@ -214,6 +214,25 @@ static void compute_panel(lsp_pass *p, lsp_panel panel)
         lsp_fpmode_leave(mode);
     }
     p->pairs_done += done;
+}
+
+/* Where rows see a block of keys alone, packing is a good part of the work: a thread by itself takes as many tiles at a
+ * time as stay in a second-level cache until they are used. */
+static int64_t tiles_together(const lsp_attention *plan)
+{
+    enum { NEAR_TILES = 1 << 20 };
+    const lsp_tile_shape *s = &plan->shape;
+    int64_t tile = s->tile_keys * (s->k_depth + s->v_stride) * plan->kernel->packed_bytes;
+    if (plan->problem.mask.block_size <= 0 || plan->unit_tasks || plan->ctx->layout.threads > 1)
+        return INT64_MAX;
+    return lsp_max(1, NEAR_TILES / tile);
+}
+
+static void compute_panel(lsp_pass *p, lsp_panel panel)
+{
+    int64_t begin = p->plan->panel_tiles[panel.index], end = p->plan->panel_tiles[panel.index + 1];
+    int64_t step = lsp_min(tiles_together(p->plan), end - begin);
+    for (int64_t t = begin; t < end; t += step) compute_tiles(p, panel, t, lsp_min(t + step, end));
 }
 
 /* ---- the whole --------------------------------------------------------------------------------- */

@@ -52,8 +52,8 @@ static int64_t row_bytes(const lsp_problem *problem, const lsp_kernel *kernel)
 {
     const lsp_attention_desc *d = &problem->desc;
     int64_t element = (int64_t)element_size(d), entry = element + (int64_t)sizeof(int32_t);
-    return kernel->candidate_stride(lsp_topk_most(d)) * entry + entry + 4 * element +
-           (d->d_v + 1) * (int64_t)sizeof(double);
+    return kernel->candidate_stride(lsp_topk_most(d)) * entry + entry + (int64_t)sizeof(int32_t) +
+           4 * element + (d->d_v + 1) * (int64_t)sizeof(double);
 }
 
 static bool allocate(lsp_attention *plan, lsp_topk *t)
@@ -74,10 +74,12 @@ static bool allocate(lsp_attention *plan, lsp_topk *t)
     plan->max = lsp_memory_alloc(rows, element);
     plan->sum = lsp_memory_alloc(rows, element);
     t->sums = lsp_memory_alloc(rows * d->d_v, sizeof *t->sums);
+    t->added = lsp_memory_alloc(rows, sizeof *t->added);
     t->dropped = lsp_memory_alloc(rows, sizeof *t->dropped);
     t->lengths = lsp_memory_alloc(plan->problem.units, sizeof *t->lengths);
     return t->candidates.scores && t->candidates.keys && t->candidates.counts && t->candidates.least &&
-           t->recent.max && t->recent.sum && plan->max && plan->sum && t->sums && t->dropped && t->lengths;
+           t->recent.max && t->recent.sum && plan->max && plan->sum && t->sums && t->added && t->dropped &&
+           t->lengths;
 }
 
 static lsp_status prepare(lsp_attention *plan)
@@ -107,6 +109,7 @@ static void release(lsp_attention *plan)
                            t->recent.max,
                            t->recent.sum,
                            t->sums,
+                           t->added,
                            t->dropped,
                            t->lengths};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
@@ -175,28 +178,56 @@ static void pack(void *user, const lsp_walk_panel *panel, int64_t tile)
     lsp_walk_pack_k(((const pass *)user)->plan, panel, tile);
 }
 
-/* Folds as the exact method does, so that lse has the same bits. */
+/* Rows of a chunk that meet some tiles before the next ones do, and those tiles: candidates and keys stay in a second-level
+ * cache meanwhile. */
+enum { NEAR_CANDIDATES = 1280 << 10, NEAR_KEYS = 1 << 20, NEAR_ROWS_LEAST = 48 };
+
+static int64_t near_rows(const lsp_attention *plan, const lsp_candidates *c)
+{
+    int64_t entry = (int64_t)(element_size(&plan->problem.desc) + sizeof(int32_t));
+    int64_t rows = NEAR_CANDIDATES / entry / c->stride / NEAR_ROWS_LEAST * NEAR_ROWS_LEAST;
+    return lsp_max(rows, NEAR_ROWS_LEAST);
+}
+
+static int64_t near_tiles(const lsp_attention *plan)
+{
+    int64_t tile = plan->shape.tile_keys * plan->shape.k_depth * plan->kernel->packed_bytes;
+    return lsp_max(1, NEAR_KEYS / tile);
+}
+
+/* Rows [begin, begin + rows) of a chunk meet tiles [tile, tile_end). Folds as the exact method does, so that lse has
+ * the same bits. */
+static void choose_near(const pass *p, const lsp_walk_chunk *chunk, int64_t begin, int64_t rows, int64_t tile,
+                        int64_t tile_end)
+{
+    const lsp_attention *plan = p->plan;
+    const lsp_thread_room *room = chunk->room;
+    int64_t row = chunk->row + begin, fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
+    bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
+    lsp_row_state total = totals_at(p, row), recent = recent_at(p, row), now = folds ? recent : total;
+    const char *q = room->q;
+    q += (size_t)(begin * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
+    lsp_query_rows state = {rows, q, room->norm + begin, room->sight + begin, NULL, now.max, now.sum};
+    lsp_candidates candidates = candidates_at(p, row);
+    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
+    for (; tile < tile_end; tile++) {
+        lsp_tile_place place;
+        if (!lsp_walk_sees(chunk, plan, tile, &place)) continue;
+        if (folds && place.first % fold_keys == 0) plan->kernel->fold(0, rows, &recent, &total);
+        lsp_key_tile keys = lsp_walk_tile(chunk, plan, tile, place.first, false);
+        plan->kernel->select(&plan->shape, &rule, &keys, &state, &candidates, room->scratch);
+        if (chunk->main_thread) lsp_gather_progress(plan->gather);
+    }
+}
+
 static void choose(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
-    const lsp_attention *plan = p->plan;
-    int64_t rows = chunk->rows, fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
-    bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
-    lsp_walk_pack_queries(chunk, plan, p->arrays->q);
-    lsp_row_state total = totals_at(p, chunk->row), recent = recent_at(p, chunk->row);
-    lsp_row_state now = folds ? recent : total;
-    lsp_query_rows state = {rows,    chunk->room->q, chunk->room->norm, chunk->room->sight, NULL,
-                            now.max, now.sum};
-    lsp_candidates candidates = candidates_at(p, chunk->row);
-    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
-    for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t++) {
-        lsp_tile_place place;
-        if (!lsp_walk_sees(chunk, plan, t, &place)) continue;
-        if (folds && place.first % fold_keys == 0) plan->kernel->fold(0, rows, &recent, &total);
-        lsp_key_tile tile = lsp_walk_tile(chunk, plan, t, place.first, false);
-        plan->kernel->select(&plan->shape, &rule, &tile, &state, &candidates, chunk->room->scratch);
-        if (chunk->main_thread) lsp_gather_progress(plan->gather);
-    }
+    int64_t rows = near_rows(p->plan, &p->topk->candidates), tiles = near_tiles(p->plan);
+    lsp_walk_pack_queries(chunk, p->plan, p->arrays->q);
+    for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t += tiles)
+        for (int64_t r = 0; r < chunk->rows; r += rows)
+            choose_near(p, chunk, r, lsp_min(rows, chunk->rows - r), t, lsp_min(t + tiles, chunk->tile_end));
 }
 
 /* ---- the choice -------------------------------------------------------------------------------- */
@@ -267,6 +298,7 @@ static int64_t settle_all(const pass *p)
         int64_t first = matrix->first + begin;
         uint64_t mode = lsp_fpmode_enter();
         settle(p, matrix, begin, rows);
+        memset(p->topk->added + first, 0, (size_t)rows * sizeof *p->topk->added);
         lsp_row_state total = totals_at(p, first);
         empty += plan->kernel->finish(0, rows, total.max, total.max, total.sum,
                                       p->arrays->lse ? at(plan, p->arrays->lse, first) : NULL);
@@ -277,40 +309,51 @@ static int64_t settle_all(const pass *p)
 
 /* ---- second pass ------------------------------------------------------------------------------- */
 
-/* The first of `count` ascending keys that is not below `key`. */
-static int64_t find_key(const int32_t *keys, int64_t count, int64_t key)
+/* The first of ascending keys [begin, end) that is not below `key`: it is not far from `begin`, and entries beyond
+ * it are not wanted in a cache yet. */
+static int64_t find_key(const int32_t *keys, int64_t begin, int64_t end, int64_t key)
 {
-    int64_t low = 0, high = count;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (keys[middle] < key)
-            low = middle + 1;
-        else
-            high = middle;
+    int64_t step = 32;
+    for (; begin + step < end && keys[begin + step] < key; step *= 2) begin += step + 1;
+    for (int64_t count = lsp_min(step, end - begin); count > 0;) {
+        int64_t half = count / 2;
+        bool below = keys[begin + half] < key;
+        begin = below ? begin + half + 1 : begin;
+        count = below ? count - half - 1 : half;
     }
-    return low;
+    return begin;
 }
 
+/* Rows of V that a chunk's rows meet before the next ones: as many as stay in a second-level cache. */
+static int64_t near_values(const lsp_attention_desc *d)
+{
+    enum { NEAR_VALUES = 1 << 20 };
+    return lsp_max(1, NEAR_VALUES / (d->d_v * (int64_t)lsp_dtype_size(d->v_type)));
+}
+
+/* Keys come in ascending order: a row goes on near where it was left. */
 static void add_values(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
     const lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_panel *panel = &chunk->panel->panel;
+    const lsp_candidates *c = &p->topk->candidates;
     int64_t skipped =
         lsp_partition_tile_row(&plan->partition, chunk->tile_begin) - plan->panels[panel->index].first;
     const char *v = (const char *)panel->v + (size_t)(skipped * d->d_v) * lsp_dtype_size(d->v_type);
-    const lsp_candidates *c = &p->topk->candidates;
-    for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
-        const int32_t *keys = c->keys + row * c->stride;
-        int64_t begin = find_key(keys, c->counts[row], chunk->low),
-                end = find_key(keys, c->counts[row], chunk->high);
-        if (begin < end)
+    for (int64_t key = chunk->low, step = near_values(d); key < chunk->high; key += step)
+        for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
+            const int32_t *keys = c->keys + row * c->stride;
+            int64_t begin = find_key(keys, p->topk->added[row], c->counts[row], key),
+                    end = find_key(keys, begin, c->counts[row], lsp_min(key + step, chunk->high));
+            if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
+            if (begin == end) continue;
             p->doubles->sum_values(d->d_v, v, d->v_type, chunk->low, end - begin, keys + begin,
                                    at(plan, c->scores, row * c->stride + begin), lsp_dtype_result(d->compute),
                                    p->topk->sums + row * d->d_v);
-        if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
-    }
+            p->topk->added[row] = (int32_t)end;
+        }
 }
 
 static void store_out(const pass *p)

@@ -12,6 +12,7 @@ typedef struct lsp_topk {
     lsp_gather *values;   /* V alone */
     lsp_row_state recent; /* maxima and sums since the last fold; no output */
     double *sums;         /* [rows][d_v] output */
+    int32_t *added;       /* [rows] entries that are in sums, or fewer: where to look for the next ones */
     double *dropped;      /* [rows] dropped mass; NaN where the row's sum is not a number */
     double *lengths;      /* [units of all batches and heads] longest row of V that is seen */
     lsp_topk_certificate certificate;
