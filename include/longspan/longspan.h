@@ -3,6 +3,7 @@
  *   context.h    communicator, threads, errors
  *   tensor.h     tensors in HDF5, read and written by all ranks together
  *   attention.h  plan and execute
+ *   layer.h      projections, heads, attention, output projection
  *   operator.h   W X and W^T Y, W never formed
  *   svd.h        truncated SVD of W with a certificate
  *   topk.h       what the method topk kept
@@ -17,6 +18,7 @@
 #include <longspan/attention.h>
 #include <longspan/compare.h>
 #include <longspan/context.h>
+#include <longspan/layer.h>
 #include <longspan/lowrank.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>

@@ -5,6 +5,7 @@
 #define LONGSPAN_STUDY_H
 
 #include <longspan/attention.h>
+#include <longspan/layer.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -40,6 +41,16 @@ lsp_status lsp_verify_attention(lsp_context *ctx, const lsp_attention_desc *desc
                                 int64_t query_run_count, const lsp_run *key_runs, int64_t key_run_count,
                                 const void *q, const void *k, const void *v, const void *out, const void *lse,
                                 int64_t rows, uint64_t seed, double tolerance, lsp_verify_result *result);
+
+/* Collective. The same of a layer that was just executed with x, context (or NULL) and y, which are its runs. With the
+ * methods exact and block (*end_to_end is set) the sampled rows of Y are computed again from X and the weights, each
+ * rank projecting the keys and values of its own rows in double. With others, whose rows depend on more than the scores
+ * of a row, the three steps are checked apart on what was inside of the layer: rows of Q, K and V against X and the
+ * weights, rows of the attention as lsp_verify_attention does, rows of Y against the heads' outputs and the weights.
+ * max_lse_err is 0. Memory: the weights of keys and values in double, 3 MiB and more a thread. */
+lsp_status lsp_verify_layer(lsp_context *ctx, const lsp_layer *layer, const lsp_layer_weights *weights,
+                            const void *x, const void *context, const void *y, int64_t rows, uint64_t seed,
+                            double tolerance, bool *end_to_end, lsp_verify_result *result);
 
 /* ---- the error of approximations ----------------------------------------------------------------- */
 

@@ -38,6 +38,13 @@ static const lsp_command table[] = {
      LSP_TAKES_DECK, LSP_FOR_GENERATE, lsp_generate_run},
     {"info", "what is in an HDF5 file", "FILE.h5",
      "Lists every object of the file: shapes, types, attributes.\n", LSP_TAKES_FILE, 0, lsp_info_run},
+    {"layer", "a multi-head attention layer: X and weights in, Y out", "[DECK.ini]",
+     "Reads rows /x, projects them to queries, keys and values (of a context, in cross-attention) by the\n"
+     "weights /qkv_proj.weight and /out_proj.weight, in PyTorch's shapes and order, attends by any method,\n"
+     "projects the heads' outputs and writes /y to output.file. Each rank has a share of the rows. The bits "
+     "of\n"
+     "the result do not depend on the number of ranks or threads.\n",
+     LSP_TAKES_DECK, LSP_FOR_LAYER, lsp_layer_run},
     {"merge", "joins outputs over disjoint key ranges into the exact whole", "[DECK.ini]",
      "Joins the outputs (/out and /lse) of several `attend` runs on the same rows, made with different\n"
      "input.keys, into what one run over all these keys gives.\n",

@@ -18,7 +18,8 @@ static lsp_status refuse_nonfinite(lsp_app *app, const lsp_source *source, int64
     }
     char index[128] = "";
     size_t used = 0;
-    for (int a = 4 - source->shape.axes; a < 4; a++) {
+    int end = source->shape.axes == 1 ? 3 : 4; /* one axis alone counts rows */
+    for (int a = end - source->shape.axes; a < end; a++) {
         int length = snprintf(index + used, sizeof index - used, "%s%" PRId64, used ? ", " : "", at[a]);
         if (length > 0) used += (size_t)length;
     }

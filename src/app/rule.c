@@ -167,7 +167,9 @@ static void take_compute(lsp_app *app, lsp_attention_desc *desc)
     desc->compute = types[lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE)];
     desc->scale = lsp_options_real(options, LSP_KEY_ATTENTION_SCALE);
     desc->softcap = lsp_options_real(options, LSP_KEY_ATTENTION_SOFTCAP);
-    if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD | LSP_FOR_COMPARE))) return;
+    if (!(app->command->uses &
+          (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER)))
+        return;
     desc->isa = (lsp_isa)lsp_options_choice(options, LSP_KEY_COMPUTE_ISA);
     desc->gather = (lsp_gather_mode)lsp_options_choice(options, LSP_KEY_COMPUTE_GATHER);
     desc->partition = (lsp_partition_kind)lsp_options_choice(options, LSP_KEY_COMPUTE_PARTITION);
