@@ -296,3 +296,31 @@ const char *lsp_foreign_shape(const lsp_foreign_item *item, char *text)
     (void)snprintf(text + at, (size_t)(LSP_FOREIGN_SHAPE_TEXT - at), "]");
     return text;
 }
+
+/* Bytes of the character that begins here (RFC 3629), 0 when none does. */
+static int utf8_length(const unsigned char *at)
+{
+    if (*at < 0x80) return *at >= 0x20 && *at != 0x7F;
+    int length = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2;
+    uint32_t code = *at & (0xFFu >> (length + 1));
+    for (int i = 1; i < length; i++) {
+        if ((at[i] & 0xC0) != 0x80) return 0;
+        code = code << 6 | (at[i] & 0x3Fu);
+    }
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    bool surrogate = code >= 0xD800 && code < 0xE000, control = code < 0xA0;
+    return *at >= 0xC2 && *at <= 0xF4 && code >= least[length] && code <= 0x10FFFF && !surrogate && !control
+               ? length
+               : 0;
+}
+
+bool lsp_foreign_printable(const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    while (*at) {
+        int length = utf8_length(at);
+        if (length == 0) return false;
+        at += length;
+    }
+    return true;
+}

@@ -55,6 +55,9 @@ lsp_status lsp_foreign_measure(const lsp_foreign *file, const lsp_foreign_item *
 enum { LSP_FOREIGN_SHAPE_TEXT = 22 * LSP_FOREIGN_AXES };
 const char *lsp_foreign_shape(const lsp_foreign_item *item, char *text);
 
+/* Local. Whether a text is UTF-8 without control characters: names go into messages and reports, a line each. */
+bool lsp_foreign_printable(const char *text);
+
 /* Local. lsp_foreign_open, close and read without a context. */
 lsp_status lsp_foreign_load(const char *path, lsp_foreign **out, lsp_error *err);
 void lsp_foreign_unload(lsp_foreign *file);

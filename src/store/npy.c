@@ -48,7 +48,7 @@ static bool take_text(header *h, char *text, size_t size)
     if (!end || memchr(begin, '\\', (size_t)(end - begin))) return false;
     (void)snprintf(text, size, "%.*s", (int)(end - begin), begin);
     h->at = end + 1;
-    return true;
+    return lsp_foreign_printable(text);
 }
 
 /* ---- the three values ------------------------------------------------------------------------------- */

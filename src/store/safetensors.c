@@ -51,7 +51,8 @@ static bool whole(const cJSON *value, int64_t *number)
 
 static lsp_status take_type(header *h, const cJSON *value, lsp_foreign_item *item)
 {
-    if (!cJSON_IsString(value)) return refuse(h, item->name, "has a dtype that is no text");
+    if (!cJSON_IsString(value) || !lsp_foreign_printable(value->valuestring))
+        return refuse(h, item->name, "has a dtype that is no text");
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (strcmp(types[i].name, value->valuestring) != 0) continue;
         item->code = types[i].code;
@@ -107,24 +108,17 @@ static lsp_status take_field(header *h, const cJSON *field, lsp_foreign_item *it
     return LSP_OK; /* what later versions may add */
 }
 
-/* Names go into messages and reports, a line each. */
-static bool printable(const char *name)
-{
-    for (const char *c = name; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7F) return false;
-    return true;
-}
-
 static lsp_status take_tensor(header *h, const cJSON *entry, lsp_foreign_item *item)
 {
     unsigned seen = 0;
     int64_t bytes = 0;
     char text[LSP_FOREIGN_SHAPE_TEXT];
-    if (strlen(entry->string) > LSP_FOREIGN_NAME_MOST || !printable(entry->string))
-        return lsp_error_set(h->err, LSP_ERR_CONTENT,
-                             "a tensor of '%s' has a name of more than %d bytes, or with control characters; "
-                             "the header is broken",
-                             h->file->path, LSP_FOREIGN_NAME_MOST);
+    if (strlen(entry->string) > LSP_FOREIGN_NAME_MOST || !lsp_foreign_printable(entry->string))
+        return lsp_error_set(
+            h->err, LSP_ERR_CONTENT,
+            "a tensor of '%s' has a name of more than %d bytes, with control characters, or not "
+            "in UTF-8; the header is broken",
+            h->file->path, LSP_FOREIGN_NAME_MOST);
     item->name = lsp_memory_strdup(entry->string);
     if (!item->name)
         return lsp_error_set(h->err, LSP_ERR_LIMIT, "no memory for the tensors of '%s'", h->file->path);
