@@ -153,11 +153,15 @@ static lsp_status read_by_column(reading *r, lsp_dtype own)
             int64_t some = lsp_min(STAGE, across - at);
             lsp_status status = load(r, own, begin + at, some);
             if (status != LSP_OK) return status;
+            int64_t row = at / matrices, m = at % matrices;
             for (int64_t i = 0; i < some; i++) {
-                int64_t row = (at + i) / matrices, m = (at + i) % matrices;
-                int64_t matrix = m % r->outer * r->inner + m / r->outer;
+                int64_t matrix = r->outer == 1 ? m : m % r->outer * r->inner + m / r->outer;
                 int64_t element = (matrix * r->count + row) * r->columns + column;
                 place(r->ready + (size_t)i * size, r->buffer + (size_t)element * size, size);
+                if (++m == matrices) {
+                    m = 0;
+                    row++;
+                }
             }
         }
     }

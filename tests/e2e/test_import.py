@@ -13,6 +13,7 @@ import numpy as np
 from common import Case, bf16_bits, bf16_values, oracle, rounded, run, text
 from foreign import npy_bytes, write_bytes, write_safetensors
 
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 D, H, KV, SIZE = 20, 6, 2, 5  # d_model is not heads x head_dim
 
 
@@ -237,6 +238,25 @@ class Import(Case):
             result = run("info", 2, path)
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertEqual(result.stdout.splitlines(), wanted)
+
+    def test_deck_of_the_readme(self):
+        """The deck shown there works as it is."""
+        with open(os.path.join(os.environ.get("LONGSPAN_SOURCE_DIR", ROOT), "README.md"), encoding="utf-8") as file:
+            lines = file.read().split("## Weights and arrays")[1].splitlines()
+        begin = next(i for i, line in enumerate(lines) if line.strip() == "[import]")
+        end = next(i for i, line in enumerate(lines) if line.startswith("With this deck"))
+        with open(self.path("deck.ini"), "w", encoding="utf-8") as file:
+            file.write("\n".join(line.removeprefix("    ") for line in lines[begin:end]))
+        names = [f"self.{part}.weight" for part in ("query", "key", "value")] + ["output.dense.weight"]
+        weights = [numbers(24, 24, seed=i) for i in range(4)]
+        made = self.layer(*weights, "encoder.layer.3.attention.", names) | self.layer(*weights, "encoder.layer.2.attention.", names)
+        write_safetensors(self.path("model.safetensors"), made)
+        np.save(self.path("tokens.npy"), numbers(9, 24))
+        result = run("import", 2, "deck.ini", cwd=self.folder)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        with h5py.File(self.path("layer3.h5")) as file:
+            self.assertEqual({"qkv_proj.weight", "out_proj.weight", "x"} - set(file), set())
+            self.assertEqual(file.attrs["head_dim"], 2)
 
     def test_special_values_stay(self):
         bits = np.array([0x0000, 0x8000, 0x0001, 0x03FF, 0x7BFF, 0x7C00, 0xFC00, 0x7E00], "<u2")
