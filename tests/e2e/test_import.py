@@ -44,9 +44,9 @@ class Import(Case):
     def names_of(file):
         names = []
         file.visititems(
-            lambda name, item: names.append("/" + name)
-            if isinstance(item, h5py.Dataset) and "xxh64" in item.attrs
-            else None
+            lambda name, item: (
+                names.append("/" + name) if isinstance(item, h5py.Dataset) and "xxh64" in item.attrs else None
+            )
         )
         return names
 
@@ -96,7 +96,12 @@ class Import(Case):
 
     def test_llama(self):
         """Grouped heads, norms of q and k, no biases, a model in two files."""
-        q, k, v, o = numbers(H * SIZE, D), numbers(KV * SIZE, D, seed=1), numbers(KV * SIZE, D, seed=2), numbers(D, H * SIZE)
+        q, k, v, o = (
+            numbers(H * SIZE, D),
+            numbers(KV * SIZE, D, seed=1),
+            numbers(KV * SIZE, D, seed=2),
+            numbers(D, H * SIZE),
+        )
         made = self.layer(q, k, v, o, "model.layers.7.self_attn.", [f"{x}_proj.weight" for x in "qkvo"], dtype="BF16")
         made["model.layers.7.self_attn.q_norm.weight"] = (numbers(SIZE), "BF16")
         made["model.layers.7.self_attn.k_norm.weight"] = (numbers(SIZE, seed=3), "BF16")
@@ -109,19 +114,29 @@ class Import(Case):
         self.same(found["/out_proj.weight"], rounded(o, "bf16"))
         self.same(found["/q_norm.weight"], rounded(numbers(SIZE), "bf16"))
         self.same(found["/k_norm.weight"], rounded(numbers(SIZE, seed=3), "bf16"))
-        self.assertEqual(set(found) - {"attributes"}, {"/qkv_proj.weight", "/out_proj.weight", "/q_norm.weight", "/k_norm.weight"})
+        self.assertEqual(
+            set(found) - {"attributes"}, {"/qkv_proj.weight", "/out_proj.weight", "/q_norm.weight", "/k_norm.weight"}
+        )
         self.assertEqual([report["layer"][x] for x in ("heads", "kv_heads", "head_dim")], [H, KV, SIZE])
         self.assertEqual(report["layer"]["left_out"], ["model.layers.7.self_attn.rotary_emb.inv_freq"])
 
     def test_some_biases(self):
         """Whisper's k has no bias, which stands for zeros."""
         q, k, v, o = (numbers(D, D, seed=i) for i in range(4))
-        biases = {"q_proj.bias": numbers(D, seed=5), "v_proj.bias": numbers(D, seed=6), "out_proj.bias": numbers(D, seed=7)}
+        biases = {
+            "q_proj.bias": numbers(D, seed=5),
+            "v_proj.bias": numbers(D, seed=6),
+            "out_proj.bias": numbers(D, seed=7),
+        }
         names = [f"{x}_proj.weight" for x in ("q", "k", "v", "out")]
-        source = write_safetensors(self.path("a.safetensors"), self.layer(q, k, v, o, "layers.0.self_attn.", names, biases))
+        source = write_safetensors(
+            self.path("a.safetensors"), self.layer(q, k, v, o, "layers.0.self_attn.", names, biases)
+        )
         found, report = self.take(3, import__source=source)
         zeros = np.zeros(D)
-        self.same(found["/qkv_proj.bias"], np.concatenate([biases["q_proj.bias"], zeros, biases["v_proj.bias"]]).astype("<f4"))
+        self.same(
+            found["/qkv_proj.bias"], np.concatenate([biases["q_proj.bias"], zeros, biases["v_proj.bias"]]).astype("<f4")
+        )
         self.same(found["/out_proj.bias"], biases["out_proj.bias"].astype("<f4"))
         self.assertIn("zeros", report["datasets"][1]["from"])
 
@@ -165,7 +180,10 @@ class Import(Case):
         made = {"a=b": (x, "BF16"), "c": (x[0], "F16"), "n": (np.array([0, -3, 2**31 - 1]), "I32"), "d": (x, "F64")}
         source = write_safetensors(self.path("a.safetensors"), made)
         found, _ = self.take(
-            2, import__source=source, import__names="none", import__tensors="a=b=/q, a=b=/deep/x.y, c=x, n=documents,d=/v"
+            2,
+            import__source=source,
+            import__names="none",
+            import__tensors="a=b=/q, a=b=/deep/x.y, c=x, n=documents,d=/v",
         )
         np.testing.assert_array_equal(found["/q"], rounded(x, "bf16"))
         np.testing.assert_array_equal(found["/deep/x.y"], rounded(x, "bf16"))
@@ -176,7 +194,16 @@ class Import(Case):
     def test_arrays(self):
         """NumPy's own files: every type, order and byte order, 1 to 4 axes."""
         made, expected = [], {}
-        codes = {"<f4": "<f4", ">f4": "<f4", "<f8": "<f8", ">f8": "<f8", "<f2": "<f2", ">i8": "<i8", "<u2": "<i8", "|i1": "<i8"}
+        codes = {
+            "<f4": "<f4",
+            ">f4": "<f4",
+            "<f8": "<f8",
+            ">f8": "<f8",
+            "<f2": "<f2",
+            ">i8": "<i8",
+            "<u2": "<i8",
+            "|i1": "<i8",
+        }
         for shape in ((17,), (1,), (7, 5), (1, 3), (129, 65), (3, 7, 5), (2, 3, 7, 5), (5, 1, 2, 3)):
             for code, dtype in codes.items():
                 for order in "CF":
@@ -198,7 +225,12 @@ class Import(Case):
     def test_npy_versions(self):
         x = numbers(3, 4).astype("<f4")
         head = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }"
-        for version, header in ((1, head), (2, head), (3, head), (1, "{'shape':(3L,4L),\"fortran_order\":False,'descr':'<f4'}  ")):
+        for version, header in (
+            (1, head),
+            (2, head),
+            (3, head),
+            (1, "{'shape':(3L,4L),\"fortran_order\":False,'descr':'<f4'}  "),
+        ):
             path = write_bytes(self.path("x.npy"), npy_bytes(header, x.tobytes(), version))
             found, _ = self.take(1, import__arrays=f"x={path}")
             self.same(found["/x"], x)
@@ -213,18 +245,30 @@ class Import(Case):
 
     def test_same_for_every_rank_count(self):
         qkv, out = numbers(D, 3 * D), numbers(D, D, seed=1)
-        source = write_safetensors(self.path("a.safetensors"), {"h.0.attn.c_attn.weight": (qkv, "F16"), "h.0.attn.c_proj.weight": (out, "F16")})
-        sums = {tuple(x["xxh64"] for x in self.take(ranks, import__source=source)[1]["datasets"]) for ranks in (1, 2, 3, 5)}
+        source = write_safetensors(
+            self.path("a.safetensors"), {"h.0.attn.c_attn.weight": (qkv, "F16"), "h.0.attn.c_proj.weight": (out, "F16")}
+        )
+        sums = {
+            tuple(x["xxh64"] for x in self.take(ranks, import__source=source)[1]["datasets"]) for ranks in (1, 2, 3, 5)
+        }
         self.assertEqual(len(sums), 1)
 
     def test_list(self):
         source = write_safetensors(
-            self.path("a.safetensors"), {"b.weight": (numbers(2, 3), "BF16"), "a": (np.array(1), "I64"), "c": (numbers(0, 3), "F32")}
+            self.path("a.safetensors"),
+            {"b.weight": (numbers(2, 3), "BF16"), "a": (np.array(1), "I64"), "c": (numbers(0, 3), "F32")},
         )
         array = self.path("x.npy")
         np.save(array, numbers(4, 5).astype(">f8"))
         report = self.path("r.json")
-        result = run("import", 2, f"--import.source={source}", f"--import.arrays=x={array}", "--import.list=yes", f"--report.json={report}")
+        result = run(
+            "import",
+            2,
+            f"--import.source={source}",
+            f"--import.arrays=x={array}",
+            "--import.list=yes",
+            f"--report.json={report}",
+        )
         self.assertEqual(result.returncode, 0, result.stderr)
         lines = result.stdout.splitlines()
         self.assertEqual(lines[0], f"{source}  safetensors, 3 tensors, {os.path.getsize(source)} bytes")
@@ -249,7 +293,9 @@ class Import(Case):
             file.write("\n".join(line.removeprefix("    ") for line in lines[begin:end]))
         names = [f"self.{part}.weight" for part in ("query", "key", "value")] + ["output.dense.weight"]
         weights = [numbers(24, 24, seed=i) for i in range(4)]
-        made = self.layer(*weights, "encoder.layer.3.attention.", names) | self.layer(*weights, "encoder.layer.2.attention.", names)
+        made = self.layer(*weights, "encoder.layer.3.attention.", names) | self.layer(
+            *weights, "encoder.layer.2.attention.", names
+        )
         write_safetensors(self.path("model.safetensors"), made)
         np.save(self.path("tokens.npy"), numbers(9, 24))
         result = run("import", 2, "deck.ini", cwd=self.folder)

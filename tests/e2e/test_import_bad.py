@@ -120,15 +120,24 @@ class Refused(Case):
             with self.subTest(wanted=wanted, header=str(header)[:80]):
                 self.refuse_file(wanted, header, bytes(size))
         one = json.dumps(entry())
-        self.refuse_file("two tensors called 'a'", b'{"a":%s,"a":%s}' % (one.encode(), json.dumps(entry(offsets=(24, 48))).encode()), bytes(48))
+        self.refuse_file(
+            "two tensors called 'a'",
+            b'{"a":%s,"a":%s}' % (one.encode(), json.dumps(entry(offsets=(24, 48))).encode()),
+            bytes(48),
+        )
 
     def test_on_many_ranks(self):
         self.refuse_file("they overlap", {"a": entry(), "b": entry(offsets=(20, 44))}, bytes(44), ranks=3)
-        self.refuse_npy("it is cut short", npy_bytes("{'descr':'<f4','fortran_order':True,'shape':(4, 4)}", bytes(60)), ranks=4)
+        self.refuse_npy(
+            "it is cut short", npy_bytes("{'descr':'<f4','fortran_order':True,'shape':(4, 4)}", bytes(60)), ranks=4
+        )
 
     def test_info(self):
         for wanted, path in (
-            ("they overlap", write_raw(self.path("bad.safetensors"), {"a": entry(), "b": entry(offsets=(20, 44))}, bytes(44))),
+            (
+                "they overlap",
+                write_raw(self.path("bad.safetensors"), {"a": entry(), "b": entry(offsets=(20, 44))}, bytes(44)),
+            ),
             ("does not begin with \\x93NUMPY", write_bytes(self.path("bad.npy"), b"1, 2\n")),
         ):
             result = start("info", 1, path)
@@ -192,7 +201,9 @@ class Refused(Case):
         self.refuse(3, "import.source wants safetensors", f"--import.source={array}")
         self.refuse(3, "import.arrays wants NAME=FILE.npy", f"--import.arrays=x={good}")
         self.refuse(3, "name files of one model", f"--import.source={good},{good}")
-        self.refuse(2, "is an input", f"--import.source={good}", f"--output.file={good}", "--output.overwrite=yes", output=False)
+        self.refuse(
+            2, "is an input", f"--import.source={good}", f"--output.file={good}", "--output.overwrite=yes", output=False
+        )
         self.refuse(2, "output.file", f"--import.source={good}", output=False)
         self.refuse(2, "import.source", output=True)
         with open(self.path("out.h5"), "wb"):
@@ -200,20 +211,40 @@ class Refused(Case):
         self.refuse(6, "exists already", f"--import.source={good}")
 
     def test_names(self):
-        source = write_safetensors(self.path("a.safetensors"), layer() | layer("l.1.self_attn.") | layer("x.l.1.self_attn."))
+        source = write_safetensors(
+            self.path("a.safetensors"), layer() | layer("l.1.self_attn.") | layer("x.l.1.self_attn.")
+        )
         name = f"--import.source={source}"
-        self.refuse(2, ["3 attention layers are there: 'l.0.self_attn' (llama), 'l.1.self_attn' (llama)", "import.layer or"], name)
+        self.refuse(
+            2,
+            ["3 attention layers are there: 'l.0.self_attn' (llama), 'l.1.self_attn' (llama)", "import.layer or"],
+            name,
+        )
         self.refuse(2, "2 attention layers are there", name, "--import.layer=1")
         self.refuse(3, ["has 3 attention layers", "none has import.layer = 2"], name, "--import.layer=2")
-        self.refuse(3, ["'l.2.self_attn.q_proj.weight' (llama)", "nearest is 'l.0.self_attn.q_proj.weight'"], name, "--import.prefix=l.2.self_attn", "--import.names=llama")
+        self.refuse(
+            3,
+            ["'l.2.self_attn.q_proj.weight' (llama)", "nearest is 'l.0.self_attn.q_proj.weight'"],
+            name,
+            "--import.prefix=l.2.self_attn",
+            "--import.names=llama",
+        )
         self.refuse(3, ["none of 'PREFIX.c_attn.weight' (gpt2)", "nearest is"], name, "--import.names=gpt2")
-        self.refuse(3, "is no tensor 'l.0.self_attn.q'", name, "--import.names=none", "--import.tensors=l.0.self_attn.q=/q")
+        self.refuse(
+            3, "is no tensor 'l.0.self_attn.q'", name, "--import.names=none", "--import.tensors=l.0.self_attn.q=/q"
+        )
         self.refuse(2, "nothing is to be imported", name, "--import.names=none")
         self.refuse(2, "bad value 'bart'", name, "--import.names=bart")
         for pair in ("l.0.self_attn.q_proj.weight", "=/q", "l.0.self_attn.q_proj.weight="):
             self.refuse(2, "not of the form NAME=/path", name, "--import.names=none", f"--import.tensors={pair}")
         for path in ("/", "/a//b", "/a/", "/..", "/a/./b", "/a b", "/a:b"):
-            self.refuse(2, "is no path of a dataset", name, "--import.names=none", f"--import.tensors=l.0.self_attn.q_proj.weight={path}")
+            self.refuse(
+                2,
+                "is no path of a dataset",
+                name,
+                "--import.names=none",
+                f"--import.tensors=l.0.self_attn.q_proj.weight={path}",
+            )
         for path in ("/q,{0}=/q", "/q,{0}=/q/k", "/q/k,{0}=/q"):
             pair = ("l.0.self_attn.q_proj.weight=" + path).format("l.0.self_attn.k_proj.weight")
             self.refuse(2, "cannot be written beside", name, "--import.names=none", f"--import.tensors={pair}")
@@ -222,11 +253,23 @@ class Refused(Case):
         for missing, nearest in (("k_proj.weight", "q_proj.weight"), ("o_proj.weight", "v_proj.weight")):
             made = layer(**{missing.replace(".", "__"): None})
             source = write_safetensors(self.path("a.safetensors"), made)
-            self.refuse(3, [f"has no tensor 'l.0.self_attn.{missing}", "by the names of llama", "the nearest is"], f"--import.source={source}")
+            self.refuse(
+                3,
+                [f"has no tensor 'l.0.self_attn.{missing}", "by the names of llama", "the nearest is"],
+                f"--import.source={source}",
+            )
         made = layer() | {"l.0.self_attn.q_norm.weight": (np.zeros(4), "F32")}
-        self.refuse(3, "one of q_norm.weight and k_norm.weight", "--import.source=" + write_safetensors(self.path("a.safetensors"), made))
+        self.refuse(
+            3,
+            "one of q_norm.weight and k_norm.weight",
+            "--import.source=" + write_safetensors(self.path("a.safetensors"), made),
+        )
         made = layer() | {"l.0.self_attn.sinks": (np.zeros(4), "F32")}
-        self.refuse(3, "changes what the layer computes", "--import.source=" + write_safetensors(self.path("a.safetensors"), made))
+        self.refuse(
+            3,
+            "changes what the layer computes",
+            "--import.source=" + write_safetensors(self.path("a.safetensors"), made),
+        )
 
     def test_shapes(self):
         fit = "do not fit each other"
