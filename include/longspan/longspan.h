@@ -10,6 +10,7 @@
  *   lowrank.h    what the method lowrank left out
  *   compare.h    approximations beside the exact answer
  *   study.h      verify, merge, generate, measure
+ *   foreign.h    tensors in safetensors and .npy files
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LONGSPAN_LONGSPAN_H
@@ -20,6 +21,7 @@
 #include <longspan/context.h>
 #include <longspan/layer.h>
 #include <longspan/lowrank.h>
+#include <longspan/foreign.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>

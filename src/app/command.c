@@ -36,7 +36,16 @@ static const lsp_command table[] = {
      "Writes /q, /k and /v of the given [shape] to output.file. The file's contents depend on the keys of\n"
      "[shape] alone, not on the number of ranks.\n",
      LSP_TAKES_DECK, LSP_FOR_GENERATE, lsp_generate_run},
-    {"info", "what is in an HDF5 file", "FILE.h5",
+    {"import", "weights of a trained model, and NumPy's arrays, into HDF5", "[DECK.ini]",
+     "Takes the attention of one layer out of safetensors files (import.source) and writes it as\n"
+     "/qkv_proj.weight (rows: queries, keys, values), /out_proj.weight, and .bias where the model has them.\n"
+     "Known names (import.names): bert, llama (also Qwen3's q_norm and k_norm), gpt2, and pytorch for\n"
+     "nn.MultiheadAttention. Which layer is said by import.prefix or import.layer, where there are several.\n"
+     "import.tensors and import.arrays copy single tensors and .npy files to datasets of any name: /x, /q.\n"
+     "f16 and bf16 become f32, exactly, in /x, /context, and what ends in .weight or .bias; all else keeps\n"
+     "its type, integers become int64. With import.list = yes names, types and shapes are listed.\n",
+     LSP_TAKES_DECK, LSP_FOR_IMPORT, lsp_import_run},
+    {"info", "what is in an HDF5, safetensors or .npy file", "FILE",
      "Lists every object of the file: shapes, types, attributes.\n", LSP_TAKES_FILE, 0, lsp_info_run},
     {"layer", "a multi-head attention layer: X and weights in, Y out", "[DECK.ini]",
      "Reads rows /x, projects them to queries, keys and values (of a context, in cross-attention) by the\n"

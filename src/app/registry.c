@@ -8,13 +8,14 @@
 #define VALUES (ONE | LSP_FOR_COMPARE)
 #define RUNS   (VALUES | LSP_FOR_SVD)
 #define SCORES (RUNS | LSP_FOR_LAYER)
-#define WRITES (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD | LSP_FOR_LAYER)
+#define WRITES                                                                                               \
+    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD | LSP_FOR_LAYER | LSP_FOR_IMPORT)
 #define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN | LSP_FOR_BENCH)
 #define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH | LSP_FOR_COMPARE | LSP_FOR_LAYER)
 #define DEALS  (GROUPS | LSP_FOR_SVD)
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
-     LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER)
+     LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
@@ -220,6 +221,25 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
          "else all; without its key, a method's values are scaled to the length)"},
     [LSP_KEY_COMPARE_REPEATS] = {"compare", "repeats", LSP_OPTION_INT, "3", NULL, 1, 1000, LSP_FOR_COMPARE,
                                  "executions of every method; the fastest counts"},
+    [LSP_KEY_IMPORT_SOURCE] = {"import", "source", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_IMPORT,
+                               "safetensors files of a model, separated by commas"},
+    [LSP_KEY_IMPORT_NAMES] = {"import", "names", LSP_OPTION_CHOICE, "auto",
+                              "auto|bert|llama|gpt2|pytorch|none", 0, 0, LSP_FOR_IMPORT,
+                              "names that the layer's weights have; none: take no layer"},
+    [LSP_KEY_IMPORT_PREFIX] = {"import", "prefix", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_IMPORT,
+                               "what stands before these names, as encoder.layer.0.attention"},
+    [LSP_KEY_IMPORT_LAYER] = {"import", "layer", LSP_OPTION_INT, "", NULL, 0, 1e6, LSP_FOR_IMPORT,
+                              "instead of prefix: the layer's number, where that says which"},
+    [LSP_KEY_IMPORT_HEADS] = {"import", "heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_IMPORT,
+                              "query heads: the shapes are checked against them"},
+    [LSP_KEY_IMPORT_KV_HEADS] = {"import", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_IMPORT,
+                                 "key/value heads, likewise"},
+    [LSP_KEY_IMPORT_TENSORS] = {"import", "tensors", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_IMPORT,
+                                "single tensors of source to copy, as NAME=/path,..."},
+    [LSP_KEY_IMPORT_ARRAYS] = {"import", "arrays", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_IMPORT,
+                               ".npy files to copy, as x=FILE.npy,..."},
+    [LSP_KEY_IMPORT_LIST] = {"import", "list", LSP_OPTION_YESNO, "no", NULL, 0, 0, LSP_FOR_IMPORT,
+                             "only list what source and arrays hold; writes no output.file"},
 };
 
 const lsp_option *lsp_option_get(lsp_key key)
