@@ -8,6 +8,7 @@
  *   topk.h       what the method topk kept
  *   lowrank.h    what the method lowrank left out
  *   compare.h    approximations beside the exact answer
+ *   map.h        what heads attend to: pictures, figures, links
  *   study.h      verify, merge, generate, measure
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -18,6 +19,7 @@
 #include <longspan/compare.h>
 #include <longspan/context.h>
 #include <longspan/lowrank.h>
+#include <longspan/map.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>
