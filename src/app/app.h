@@ -51,6 +51,7 @@ lsp_status lsp_bench_run(lsp_app *app);
 lsp_status lsp_compare_run(lsp_app *app);
 lsp_status lsp_svd_run(lsp_app *app);
 lsp_status lsp_scaling_run_command(lsp_app *app);
+lsp_status lsp_map_run(lsp_app *app);
 
 /* Local. Prints on standard output. */
 void lsp_help_general(void);
