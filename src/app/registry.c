@@ -43,7 +43,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                              "HDF5 file to write (verify: to check)"},
     [LSP_KEY_OUTPUT_OVERWRITE] = {"output", "overwrite", LSP_OPTION_YESNO, "no", NULL, 0, 0, WRITES,
                                   "replace an output that exists"},
-    [LSP_KEY_OUTPUT_LSE] = {"output", "lse", LSP_OPTION_YESNO, "yes", NULL, 0, 0, VALUES | LSP_FOR_MAP,
+    [LSP_KEY_OUTPUT_LSE] = {"output", "lse", LSP_OPTION_YESNO, "yes", NULL, 0, 0, ONE | LSP_FOR_MAP,
                             "also the rows' log-sum-exp (/lse)"},
     [LSP_KEY_OUTPUT_VECTORS] = {"output", "vectors", LSP_OPTION_YESNO, "yes", NULL, 0, 0, LSP_FOR_SVD,
                                 "also the singular vectors (/u, /vt)"},

@@ -1,0 +1,329 @@
+/* The picture of `longspan map`: heads in a grid, each with the entropy of its rows and the mass of its keys.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "app/canvas.h"
+#include "app/format.h"
+#include "app/map_draw.h"
+#include "base/checked.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+bool lsp_map_picture_built(void)
+{
+    return LSP_PICTURES;
+}
+
+#if !LSP_PICTURES
+bool lsp_map_picture_write(FILE *stream, const void *user)
+{
+    (void)stream, (void)user;
+    return false; /* refused before: lsp_map_probe */
+}
+#else
+
+enum {
+    HEADS_MOST = 144,
+    MARGIN = 26,
+    HEADER = 84,
+    LEFT = 60,    /* of a head: its row numbers */
+    TOP = 30,     /* its title */
+    STRIP = 44,   /* the curves beside and below */
+    GAP = 8,      /* between picture and curves */
+    BETWEEN = 30, /* heads */
+    BELOW = 46,   /* a head: its key numbers */
+    BAR = 124     /* of the whole: the colours */
+};
+
+enum {
+    INK = 0x2A2833,
+    SOFT = 0x6A6775,
+    LINE = 0x9A97A5,
+    HIDDEN = 0xEDECF0,
+    CURVE = 0x6B2F80,
+    FILL = 0xDCCBE2
+};
+
+/* ---- colours ------------------------------------------------------------------------------------- */
+
+/* Magma, of matplotlib's perceptual maps, as a polynomial for each of red, green and blue, lowest terms first. */
+static const double magma[7][3] = {{-0.002136485053939582, -0.000749655052795221, -0.005386127855323933},
+                                   {0.2516605407371642, 0.6775232436837668, 2.494026599312351},
+                                   {8.353717279216625, -3.577719514958484, 0.3144679030132573},
+                                   {-27.66873308576866, 14.26473078096533, -13.64921318813922},
+                                   {52.17613981234068, -27.94360607168351, 12.94416944238394},
+                                   {-50.76852536473588, 29.04658282127291, 4.23415299384598},
+                                   {18.65570506591883, -11.48977351997711, -5.601961508734096}};
+
+static uint32_t colour_of(double x)
+{
+    uint32_t rgb = 0;
+    x = fmax(0, fmin(1, x));
+    for (int c = 0; c < 3; c++) {
+        double sum = 0;
+        for (int k = 6; k >= 0; k--) sum = sum * x + magma[k][c];
+        rgb = rgb << 8 | (uint32_t)lround(255 * fmax(0, fmin(1, sum)));
+    }
+    return rgb;
+}
+
+/* Natural logarithms between which values have colours. */
+typedef struct colour_scale {
+    double low, high;
+} colour_scale;
+
+/* From the largest value down to where half a per cent of the pixels are left, but no more than six decades. */
+static colour_scale scale_of(const lsp_map_job *job, int64_t heads)
+{
+    enum { BINS = 700, BINS_A_UNIT = 20 };
+    int64_t counts[BINS] = {0}, total = 0, pixels = job->shape.pixel_rows * job->shape.pixel_keys;
+    double most = 0;
+    for (int64_t i = 0; i < heads; i++)
+        for (int64_t p = 0; p < pixels; p++) most = fmax(most, lsp_map_pixel(job, &job->heads[i], p, false));
+    if (most == 0) return (colour_scale){-1, 0};
+    for (int64_t i = 0; i < heads; i++)
+        for (int64_t p = 0; p < pixels; p++) {
+            double value = lsp_map_pixel(job, &job->heads[i], p, false);
+            if (!(value > 0)) continue;
+            total++;
+            counts[(int)fmin(BINS - 1, (log(most) - log(value)) * BINS_A_UNIT)]++;
+        }
+    int bin = 0;
+    for (int64_t left = total - total / 200; bin < BINS - 1 && (left -= counts[bin]) > 0;) bin++;
+    double span = fmin(fmax((double)(bin + 1) / BINS_A_UNIT, log(10)), log(1e6));
+    return (colour_scale){log(most) - span, log(most)};
+}
+
+/* ---- layout -------------------------------------------------------------------------------------- */
+
+typedef struct layout {
+    int64_t heads, columns, lines;
+    int size; /* of a head's picture */
+    int width, height;
+} layout;
+
+/* As square as two to one at most, with as few empty places as can be. */
+static int64_t columns_of(int64_t heads)
+{
+    int64_t first = (int64_t)ceil(sqrt((double)heads)), best = first, left = heads;
+    for (int64_t c = first; c * c <= 2 * heads; c++)
+        if (lsp_round_up(heads, c) - heads < left) best = c, left = lsp_round_up(heads, c) - heads;
+    return best;
+}
+
+static layout lay_out(const lsp_map_job *job)
+{
+    static const struct {
+        int columns, size;
+    } sizes[] = {{1, 640}, {2, 440}, {3, 360}, {4, 300}, {6, 230}, {8, 180}};
+    layout l = {.heads = lsp_min(job->count, HEADS_MOST)};
+    l.columns = columns_of(l.heads);
+    l.lines = lsp_ceil_div(l.heads, l.columns);
+    l.size = 140;
+    for (int i = (int)(sizeof sizes / sizeof *sizes) - 1; i >= 0; i--)
+        if (l.columns <= sizes[i].columns) l.size = sizes[i].size;
+    l.width = 2 * MARGIN + (int)l.columns * (LEFT + l.size + GAP + STRIP + BETWEEN) + BAR;
+    l.height = HEADER + (int)l.lines * (TOP + l.size + BELOW + STRIP + BETWEEN) + MARGIN;
+    return l;
+}
+
+static const char *number_text(double number, char *text)
+{
+    if (number >= 1e6)
+        (void)snprintf(text, LSP_FORMAT_SIZE, "%.4gM", number / 1e6);
+    else if (number >= 1e4)
+        (void)snprintf(text, LSP_FORMAT_SIZE, "%.4gk", number / 1e3);
+    else
+        (void)snprintf(text, LSP_FORMAT_SIZE, "%.4g", number);
+    return text;
+}
+
+/* Round numbers, about four of them in `count`. */
+static int64_t tick_step(int64_t count)
+{
+    static const double steps[] = {1, 2, 2.5, 5, 10};
+    double raw = (double)count / 4, ten = pow(10, floor(log10(fmax(raw, 1))));
+    for (int i = 0; i < 5; i++)
+        if (steps[i] * ten >= raw) return lsp_max(1, (int64_t)(steps[i] * ten));
+    return lsp_max(1, (int64_t)(10 * ten));
+}
+
+static void draw_ticks(lsp_canvas *canvas, lsp_box box, bool down, int64_t first, int64_t count)
+{
+    char text[LSP_FORMAT_SIZE];
+    int64_t step = tick_step(count);
+    for (int64_t t = lsp_ceil_div(first, step) * step; t < first + count; t += step) {
+        double share = (double)(t - first) / (double)count;
+        if (down) {
+            double y = floor(box.y + share * box.height);
+            lsp_canvas_fill(canvas, (lsp_box){box.x - 5, y, 4, 1}, LINE);
+            lsp_canvas_text(canvas, box.x - 8, y + 5, LSP_ANCHOR_RIGHT, 13, false, INK,
+                            number_text((double)t, text));
+        } else {
+            double x = floor(box.x + share * box.width);
+            lsp_canvas_fill(canvas, (lsp_box){x, box.y + box.height + 1, 1, 4}, LINE);
+            lsp_canvas_text(canvas, x, box.y + box.height + 18, LSP_ANCHOR_CENTRE, 13, false, INK,
+                            number_text((double)t, text));
+        }
+    }
+}
+
+/* ---- one head ------------------------------------------------------------------------------------ */
+
+/* Pixels [*begin, *end) of the map, of `pixels`, that point `at` of `points` covers: one at least. */
+static void covered(int64_t at, int64_t points, int64_t pixels, int64_t *begin, int64_t *end)
+{
+    *begin = at * pixels / points;
+    *end = lsp_max(*begin + 1, (at + 1) * pixels / points);
+}
+
+static void draw_pixels(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, const lsp_map_head *head,
+                        colour_scale scale)
+{
+    const lsp_map_shape *s = &job->shape;
+    int64_t width = (int64_t)box.width, height = (int64_t)box.height, r, r_end, c, c_end;
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < width; x++) {
+            double sum = 0;
+            covered(y, height, s->pixel_rows, &r, &r_end);
+            covered(x, width, s->pixel_keys, &c, &c_end);
+            double count = (double)((r_end - r) * (c_end - c));
+            for (int64_t i = r; i < r_end; i++)
+                for (int64_t j = c; j < c_end; j++)
+                    sum += lsp_map_pixel(job, head, i * s->pixel_keys + j, false);
+            double place = (log(sum / count) - scale.low) / (scale.high - scale.low);
+            lsp_canvas_point(canvas, (int)box.x + (int)x, (int)box.y + (int)y,
+                             sum > 0 ? colour_of(place) : (uint32_t)HIDDEN);
+        }
+}
+
+/* Entropy of rows from 0 to that of equal weights on all keys. */
+static void draw_entropy(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, const lsp_map_head *head,
+                         double *heights)
+{
+    double most = fmax(log((double)job->shape.keys), 1e-9);
+    for (int64_t r = 0; r < job->shape.pixel_rows; r++) {
+        double entropy = head->pooled[LSP_MAP_ENTROPY][r];
+        heights[r] = isfinite(entropy) ? fmin(1, entropy / most) : 0;
+    }
+    lsp_canvas_steps(canvas, box, true, heights, job->shape.pixel_rows, FILL, CURVE);
+    lsp_canvas_frame(canvas, box, LINE);
+}
+
+/* Mean mass of a pixel's keys over four decades, of which equal weights stand in the middle. */
+static void draw_mass(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, const lsp_map_head *head,
+                      double *heights)
+{
+    const lsp_map_shape *s = &job->shape;
+    double equal = (double)head->weighed / (double)s->keys;
+    for (int64_t c = 0; c < s->pixel_keys; c++) {
+        int64_t begin = c * s->keys_per_pixel, end = lsp_min(s->keys, begin + s->keys_per_pixel);
+        double mass = 0;
+        for (int64_t j = begin; j < end; j++) mass += head->column_mass[j];
+        mass /= (double)(end - begin);
+        heights[c] = mass > 0 && equal > 0 ? fmax(0, fmin(1, 0.5 + log10(mass / equal) / 4)) : 0;
+    }
+    lsp_canvas_steps(canvas, box, false, heights, s->pixel_keys, FILL, CURVE);
+    lsp_canvas_fill(canvas, (lsp_box){box.x, floor(box.y + box.height / 2), box.width, 1}, LINE);
+    lsp_canvas_frame(canvas, box, LINE);
+}
+
+static void draw_title(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, int64_t i)
+{
+    const lsp_map_head *head = &job->heads[i];
+    char name[LSP_FORMAT_SIZE], figures[2 * LSP_FORMAT_SIZE], distance[LSP_FORMAT_SIZE];
+    if (job->input.desc.batch > 1)
+        (void)snprintf(name, sizeof name, "batch %" PRId64 ", head %" PRId64, lsp_map_batch_of(job, i),
+                       lsp_map_head_of(job, i));
+    else
+        (void)snprintf(name, sizeof name, "head %" PRId64, lsp_map_head_of(job, i));
+    lsp_canvas_text(canvas, box.x, box.y - 10, LSP_ANCHOR_LEFT, 15, true, INK, name);
+    if (head->weighed == 0) return;
+    (void)snprintf(figures, sizeof figures, "%.2f nats, %.20s keys away", head->mean[LSP_MAP_ENTROPY],
+                   number_text(head->mean[LSP_MAP_DISTANCE] >= 100 ? round(head->mean[LSP_MAP_DISTANCE])
+                                                                   : head->mean[LSP_MAP_DISTANCE],
+                               distance));
+    double room = box.width - lsp_canvas_width(canvas, 15, true, name) - 12;
+    if (lsp_canvas_width(canvas, 13, false, figures) > room)
+        (void)snprintf(figures, sizeof figures, "%.2f nats", head->mean[LSP_MAP_ENTROPY]);
+    if (lsp_canvas_width(canvas, 13, false, figures) <= room)
+        lsp_canvas_text(canvas, box.x + box.width, box.y - 10, LSP_ANCHOR_RIGHT, 13, false, SOFT, figures);
+}
+
+static void draw_head(lsp_canvas *canvas, const layout *l, const lsp_map_job *job, int64_t i,
+                      colour_scale scale, double *heights)
+{
+    const lsp_attention_desc *d = &job->input.desc;
+    double x = MARGIN + (double)(i % l->columns) * (LEFT + l->size + GAP + STRIP + BETWEEN) + LEFT;
+    double y = HEADER + (double)(i / l->columns) * (TOP + l->size + BELOW + STRIP + BETWEEN) + TOP,
+           size = l->size;
+    lsp_box box = {x, y, size, size};
+    draw_pixels(canvas, box, job, &job->heads[i], scale);
+    lsp_canvas_frame(canvas, box, LINE);
+    draw_title(canvas, box, job, i);
+    draw_ticks(canvas, box, true, d->row_begin, job->shape.rows);
+    draw_ticks(canvas, box, false, d->key_begin, job->shape.keys);
+    draw_entropy(canvas, (lsp_box){x + size + GAP, y, STRIP, size}, job, &job->heads[i], heights);
+    draw_mass(canvas, (lsp_box){x, y + size + BELOW - 20, size, STRIP}, job, &job->heads[i], heights);
+    if (i % l->columns == 0) lsp_canvas_turned(canvas, x - LEFT + 10, y + size / 2, 13, SOFT, "row");
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------- */
+
+static void draw_bar(lsp_canvas *canvas, const layout *l, colour_scale scale)
+{
+    const double ln10 = log(10);
+    lsp_box box = {l->width - BAR - MARGIN + 34, HEADER + TOP, 16, fmin(l->size * 1.0, 420)};
+    char text[LSP_FORMAT_SIZE];
+    for (int y = 0; y < (int)box.height; y++)
+        lsp_canvas_fill(canvas, (lsp_box){box.x, box.y + y, box.width, 1},
+                        colour_of(1 - y / (box.height - 1)));
+    lsp_canvas_frame(canvas, box, LINE);
+    for (int e = (int)ceil(scale.low / ln10 - 1e-9); e <= scale.high / ln10; e++) {
+        double y = floor(box.y + box.height * (scale.high - e * ln10) / (scale.high - scale.low));
+        (void)snprintf(text, sizeof text, e == 0 ? "1" : "1e%d", e);
+        lsp_canvas_fill(canvas, (lsp_box){box.x + box.width + 1, y, 4, 1}, LINE);
+        lsp_canvas_text(canvas, box.x + box.width + 9, y + 5, LSP_ANCHOR_LEFT, 13, false, INK, text);
+    }
+    lsp_canvas_text(canvas, box.x, box.y - 10, LSP_ANCHOR_LEFT, 13, false, SOFT, "mean weight");
+}
+
+static void draw_header(lsp_canvas *canvas, const layout *l, const lsp_map_job *job)
+{
+    char text[LSP_MAP_TITLE];
+    const double room = l->width - 2 * MARGIN;
+    double size = 21, small = 13;
+    lsp_map_title(job, text);
+    while (size > 11 && lsp_canvas_width(canvas, size, true, text) > room) size -= 0.5;
+    lsp_canvas_text(canvas, MARGIN, 36, LSP_ANCHOR_LEFT, size, true, INK, text);
+    lsp_map_about(job, l->heads, text);
+    while (small > 9 && lsp_canvas_width(canvas, small, false, text) > room) small -= 0.5;
+    lsp_canvas_text(canvas, MARGIN, 57, LSP_ANCHOR_LEFT, small, false, SOFT, text);
+    const char *curves =
+        "Right: entropy of the rows, up to ln of the number of keys. Below: weight that keys "
+        "receive, over four decades; line: equal shares.";
+    small = 13;
+    while (small > 9 && lsp_canvas_width(canvas, small, false, curves) > room) small -= 0.5;
+    lsp_canvas_text(canvas, MARGIN, 76, LSP_ANCHOR_LEFT, small, false, SOFT, curves);
+}
+
+bool lsp_map_picture_write(FILE *stream, const void *user)
+{
+    const lsp_map_job *job = user;
+    layout l = lay_out(job);
+    double *heights =
+        lsp_memory_alloc(lsp_max(job->shape.pixel_rows, job->shape.pixel_keys), sizeof *heights);
+    lsp_canvas *canvas = lsp_canvas_create(l.width, l.height);
+    bool fine = canvas && heights;
+    if (fine) {
+        colour_scale scale = scale_of(job, l.heads);
+        draw_header(canvas, &l, job);
+        draw_bar(canvas, &l, scale);
+        for (int64_t i = 0; i < l.heads; i++) draw_head(canvas, &l, job, i, scale, heights);
+        fine = lsp_canvas_write(canvas, stream);
+    }
+    lsp_canvas_destroy(canvas);
+    lsp_memory_free(heights);
+    return fine;
+}
+#endif
