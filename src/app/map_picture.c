@@ -32,7 +32,7 @@ enum {
     GAP = 8,      /* between picture and curves */
     BETWEEN = 30, /* heads */
     BELOW = 46,   /* a head: its key numbers */
-    BAR = 124     /* of the whole: the colours */
+    BAR = 64      /* its colours */
 };
 
 enum {
@@ -72,26 +72,27 @@ typedef struct colour_scale {
     double low, high;
 } colour_scale;
 
-/* From the largest value down to where half a per cent of the pixels are left, but no more than six decades. */
-static colour_scale scale_of(const lsp_map_job *job, int64_t heads)
+/* Of one head: all but a tenth of a per cent of its pixels at the upper end and half a per cent at the lower one, six
+ * decades at most, a factor of two at least. */
+static colour_scale scale_of(const lsp_map_job *job, const lsp_map_head *head)
 {
-    enum { BINS = 700, BINS_A_UNIT = 20 };
+    enum { BINS = 1400, BINS_A_UNIT = 40 };
     int64_t counts[BINS] = {0}, total = 0, pixels = job->shape.pixel_rows * job->shape.pixel_keys;
     double most = 0;
-    for (int64_t i = 0; i < heads; i++)
-        for (int64_t p = 0; p < pixels; p++) most = fmax(most, lsp_map_pixel(job, &job->heads[i], p, false));
+    for (int64_t p = 0; p < pixels; p++) most = fmax(most, lsp_map_pixel(job, head, p, false));
     if (most == 0) return (colour_scale){-1, 0};
-    for (int64_t i = 0; i < heads; i++)
-        for (int64_t p = 0; p < pixels; p++) {
-            double value = lsp_map_pixel(job, &job->heads[i], p, false);
-            if (!(value > 0)) continue;
-            total++;
-            counts[(int)fmin(BINS - 1, (log(most) - log(value)) * BINS_A_UNIT)]++;
-        }
-    int bin = 0;
-    for (int64_t left = total - total / 200; bin < BINS - 1 && (left -= counts[bin]) > 0;) bin++;
-    double span = fmin(fmax((double)(bin + 1) / BINS_A_UNIT, log(10)), log(1e6));
-    return (colour_scale){log(most) - span, log(most)};
+    for (int64_t p = 0; p < pixels; p++) {
+        double value = lsp_map_pixel(job, head, p, false);
+        if (!(value > 0)) continue;
+        total++;
+        counts[(int)fmin(BINS - 1, (log(most) - log(value)) * BINS_A_UNIT)]++;
+    }
+    int first = 0, last = BINS - 1;
+    for (int64_t left = total / 1000; first < BINS - 1 && (left -= counts[first]) >= 0;) first++;
+    for (int64_t left = total / 200; last > first && (left -= counts[last]) >= 0;) last--;
+    double high = log(most) - (double)first / BINS_A_UNIT, low = log(most) - (double)(last + 1) / BINS_A_UNIT;
+    double span = fmin(fmax(high - low, log(2)), log(1e6));
+    return (colour_scale){high - span, high};
 }
 
 /* ---- layout -------------------------------------------------------------------------------------- */
@@ -122,7 +123,7 @@ static layout lay_out(const lsp_map_job *job)
     l.size = 140;
     for (int i = (int)(sizeof sizes / sizeof *sizes) - 1; i >= 0; i--)
         if (l.columns <= sizes[i].columns) l.size = sizes[i].size;
-    l.width = 2 * MARGIN + (int)l.columns * (LEFT + l.size + GAP + STRIP + BETWEEN) + BAR;
+    l.width = 2 * MARGIN + (int)l.columns * (LEFT + l.size + GAP + STRIP + BAR + BETWEEN) - BETWEEN;
     l.height = HEADER + (int)l.lines * (TOP + l.size + BELOW + STRIP + BETWEEN) + MARGIN;
     return l;
 }
@@ -170,30 +171,39 @@ static void draw_ticks(lsp_canvas *canvas, lsp_box box, bool down, int64_t first
 
 /* ---- one head ------------------------------------------------------------------------------------ */
 
-/* Pixels [*begin, *end) of the map, of `pixels`, that point `at` of `points` covers: one at least. */
-static void covered(int64_t at, int64_t points, int64_t pixels, int64_t *begin, int64_t *end)
+/* The mean of `from` over the stretch that point `at` of `points` covers of `count` numbers, whole ones and
+ * parts; `stride` is from one number to the next. */
+static double mean_over(const double *from, int64_t stride, int64_t count, int64_t at, int64_t points)
 {
-    *begin = at * pixels / points;
-    *end = lsp_max(*begin + 1, (at + 1) * pixels / points);
+    double begin = (double)at * (double)count / (double)points,
+           end = (double)(at + 1) * (double)count / (double)points;
+    double sum = 0, weight = 0;
+    for (int64_t i = (int64_t)begin; i < count && (double)i < end; i++) {
+        double part = fmin(end, (double)(i + 1)) - fmax(begin, (double)i);
+        sum += part * from[i * stride];
+        weight += part;
+    }
+    return weight > 0 ? sum / weight : 0;
 }
 
+/* The map's pixels as `size` x `size` points, each the mean of what it covers. room: [pixel_rows][size] and a line. */
 static void draw_pixels(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, const lsp_map_head *head,
-                        colour_scale scale)
+                        colour_scale scale, double *room)
 {
     const lsp_map_shape *s = &job->shape;
-    int64_t width = (int64_t)box.width, height = (int64_t)box.height, r, r_end, c, c_end;
-    for (int64_t y = 0; y < height; y++)
-        for (int64_t x = 0; x < width; x++) {
-            double sum = 0;
-            covered(y, height, s->pixel_rows, &r, &r_end);
-            covered(x, width, s->pixel_keys, &c, &c_end);
-            double count = (double)((r_end - r) * (c_end - c));
-            for (int64_t i = r; i < r_end; i++)
-                for (int64_t j = c; j < c_end; j++)
-                    sum += lsp_map_pixel(job, head, i * s->pixel_keys + j, false);
-            double place = (log(sum / count) - scale.low) / (scale.high - scale.low);
+    int64_t size = (int64_t)box.width;
+    double *line = room + s->pixel_rows * size;
+    for (int64_t r = 0; r < s->pixel_rows; r++) {
+        for (int64_t c = 0; c < s->pixel_keys; c++)
+            line[c] = lsp_map_pixel(job, head, r * s->pixel_keys + c, false);
+        for (int64_t x = 0; x < size; x++) room[r * size + x] = mean_over(line, 1, s->pixel_keys, x, size);
+    }
+    for (int64_t y = 0; y < size; y++)
+        for (int64_t x = 0; x < size; x++) {
+            double mean = mean_over(room + x, size, s->pixel_rows, y, size);
+            double place = (log(mean) - scale.low) / (scale.high - scale.low);
             lsp_canvas_point(canvas, (int)box.x + (int)x, (int)box.y + (int)y,
-                             sum > 0 ? colour_of(place) : (uint32_t)HIDDEN);
+                             mean > 0 ? colour_of(place) : (uint32_t)HIDDEN);
         }
 }
 
@@ -250,43 +260,48 @@ static void draw_title(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, 
         lsp_canvas_text(canvas, box.x + box.width, box.y - 10, LSP_ANCHOR_RIGHT, 13, false, SOFT, figures);
 }
 
-static void draw_head(lsp_canvas *canvas, const layout *l, const lsp_map_job *job, int64_t i,
-                      colour_scale scale, double *heights)
+/* Marks at round numbers: powers of ten, or 1, 2 and 5 times them where there are few. */
+static void draw_bar(lsp_canvas *canvas, lsp_box box, colour_scale scale)
 {
-    const lsp_attention_desc *d = &job->input.desc;
-    double x = MARGIN + (double)(i % l->columns) * (LEFT + l->size + GAP + STRIP + BETWEEN) + LEFT;
-    double y = HEADER + (double)(i / l->columns) * (TOP + l->size + BELOW + STRIP + BETWEEN) + TOP,
-           size = l->size;
-    lsp_box box = {x, y, size, size};
-    draw_pixels(canvas, box, job, &job->heads[i], scale);
-    lsp_canvas_frame(canvas, box, LINE);
-    draw_title(canvas, box, job, i);
-    draw_ticks(canvas, box, true, d->row_begin, job->shape.rows);
-    draw_ticks(canvas, box, false, d->key_begin, job->shape.keys);
-    draw_entropy(canvas, (lsp_box){x + size + GAP, y, STRIP, size}, job, &job->heads[i], heights);
-    draw_mass(canvas, (lsp_box){x, y + size + BELOW - 20, size, STRIP}, job, &job->heads[i], heights);
-    if (i % l->columns == 0) lsp_canvas_turned(canvas, x - LEFT + 10, y + size / 2, 13, SOFT, "row");
-}
-
-/* ---- the whole ----------------------------------------------------------------------------------- */
-
-static void draw_bar(lsp_canvas *canvas, const layout *l, colour_scale scale)
-{
-    const double ln10 = log(10);
-    lsp_box box = {l->width - BAR - MARGIN + 34, HEADER + TOP, 16, fmin(l->size * 1.0, 420)};
+    static const double parts[] = {1, 2, 5, 1.5, 3, 7};
+    const double ln10 = log(10), span = scale.high - scale.low;
+    int kinds = span > 2.5 * ln10 ? 1 : span > ln10 ? 3 : 6;
     char text[LSP_FORMAT_SIZE];
     for (int y = 0; y < (int)box.height; y++)
         lsp_canvas_fill(canvas, (lsp_box){box.x, box.y + y, box.width, 1},
                         colour_of(1 - y / (box.height - 1)));
     lsp_canvas_frame(canvas, box, LINE);
-    for (int e = (int)ceil(scale.low / ln10 - 1e-9); e <= scale.high / ln10; e++) {
-        double y = floor(box.y + box.height * (scale.high - e * ln10) / (scale.high - scale.low));
-        (void)snprintf(text, sizeof text, e == 0 ? "1" : "1e%d", e);
-        lsp_canvas_fill(canvas, (lsp_box){box.x + box.width + 1, y, 4, 1}, LINE);
-        lsp_canvas_text(canvas, box.x + box.width + 9, y + 5, LSP_ANCHOR_LEFT, 13, false, INK, text);
-    }
-    lsp_canvas_text(canvas, box.x, box.y - 10, LSP_ANCHOR_LEFT, 13, false, SOFT, "mean weight");
+    for (int e = (int)floor(scale.low / ln10); e <= (int)floor(scale.high / ln10); e++)
+        for (int k = 0; k < kinds; k++) {
+            double place = (scale.high - log(parts[k]) - e * ln10) / span,
+                   y = floor(box.y + box.height * place);
+            if (place < 0 || place > 1) continue;
+            (void)snprintf(text, sizeof text, "%.3g", parts[k] * pow(10, e));
+            lsp_canvas_fill(canvas, (lsp_box){box.x + box.width + 1, y, 3, 1}, LINE);
+            lsp_canvas_text(canvas, box.x + box.width + 6, y + 4, LSP_ANCHOR_LEFT, 11, false, INK, text);
+        }
 }
+
+static void draw_head(lsp_canvas *canvas, const layout *l, const lsp_map_job *job, int64_t i, double *room)
+{
+    const lsp_attention_desc *d = &job->input.desc;
+    double x = MARGIN + (double)(i % l->columns) * (LEFT + l->size + GAP + STRIP + BAR + BETWEEN) + LEFT;
+    double y = HEADER + (double)(i / l->columns) * (TOP + l->size + BELOW + STRIP + BETWEEN) + TOP,
+           size = l->size;
+    lsp_box box = {x, y, size, size};
+    colour_scale scale = scale_of(job, &job->heads[i]);
+    draw_pixels(canvas, box, job, &job->heads[i], scale, room);
+    lsp_canvas_frame(canvas, box, LINE);
+    draw_title(canvas, box, job, i);
+    draw_ticks(canvas, box, true, d->row_begin, job->shape.rows);
+    draw_ticks(canvas, box, false, d->key_begin, job->shape.keys);
+    draw_entropy(canvas, (lsp_box){x + size + GAP, y, STRIP, size}, job, &job->heads[i], room);
+    draw_bar(canvas, (lsp_box){x + size + GAP + STRIP + 10, y, 10, size}, scale);
+    draw_mass(canvas, (lsp_box){x, y + size + BELOW - 20, size, STRIP}, job, &job->heads[i], room);
+    if (i % l->columns == 0) lsp_canvas_turned(canvas, x - LEFT + 10, y + size / 2, 13, SOFT, "row");
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------- */
 
 static void draw_header(lsp_canvas *canvas, const layout *l, const lsp_map_job *job)
 {
@@ -300,8 +315,8 @@ static void draw_header(lsp_canvas *canvas, const layout *l, const lsp_map_job *
     while (small > 9 && lsp_canvas_width(canvas, small, false, text) > room) small -= 0.5;
     lsp_canvas_text(canvas, MARGIN, 57, LSP_ANCHOR_LEFT, small, false, SOFT, text);
     const char *curves =
-        "Right: entropy of the rows, up to ln of the number of keys. Below: weight that keys "
-        "receive, over four decades; line: equal shares.";
+        "Colours: mean weight, each head its own scale. Beside: entropy of the rows, up to ln of the "
+        "number of keys. Below: weight that keys receive, over four decades.";
     small = 13;
     while (small > 9 && lsp_canvas_width(canvas, small, false, curves) > room) small -= 0.5;
     lsp_canvas_text(canvas, MARGIN, 76, LSP_ANCHOR_LEFT, small, false, SOFT, curves);
@@ -310,20 +325,19 @@ static void draw_header(lsp_canvas *canvas, const layout *l, const lsp_map_job *
 bool lsp_map_picture_write(FILE *stream, const void *user)
 {
     const lsp_map_job *job = user;
+    const lsp_map_shape *s = &job->shape;
     layout l = lay_out(job);
-    double *heights =
-        lsp_memory_alloc(lsp_max(job->shape.pixel_rows, job->shape.pixel_keys), sizeof *heights);
+    double *room =
+        lsp_memory_alloc(s->pixel_rows * l.size + lsp_max(s->pixel_rows, s->pixel_keys), sizeof *room);
     lsp_canvas *canvas = lsp_canvas_create(l.width, l.height);
-    bool fine = canvas && heights;
+    bool fine = canvas && room;
     if (fine) {
-        colour_scale scale = scale_of(job, l.heads);
         draw_header(canvas, &l, job);
-        draw_bar(canvas, &l, scale);
-        for (int64_t i = 0; i < l.heads; i++) draw_head(canvas, &l, job, i, scale, heights);
+        for (int64_t i = 0; i < l.heads; i++) draw_head(canvas, &l, job, i, room);
         fine = lsp_canvas_write(canvas, stream);
     }
     lsp_canvas_destroy(canvas);
-    lsp_memory_free(heights);
+    lsp_memory_free(room);
     return fine;
 }
 #endif

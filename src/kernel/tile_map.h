@@ -91,7 +91,7 @@ INLINE bool look_block(const int rows, const look_call *call, row_group *group, 
         real distance = look_distance(group, r, strip);
         UNROLL
         for (int c = 0; c < COL_TILE; c++) {
-            int v = c % SUM_VECS;
+            int64_t v = (column / LANES + c) % SUM_VECS;
             vec rest, weights = look_weights(look->base[r], look->weight[r], acc[r][c], &rest);
             vec away = vec_abs(vec_sub(vec_set(distance), vec_load(strip_numbers + column + c * LANES)));
             sum[c] = vec_add(sum[c], weights);
