@@ -72,20 +72,19 @@ typedef struct colour_scale {
     double low, high;
 } colour_scale;
 
-/* Of one head: all but a tenth of a per cent of its pixels at the upper end and half a per cent at the lower one, six
- * decades at most, a factor of two at least. */
-static colour_scale scale_of(const lsp_map_job *job, const lsp_map_head *head)
+/* All but a tenth of a per cent of the values at the upper end and half a per cent at the lower one, six decades at most,
+ * a factor of two at least. */
+static colour_scale scale_of(const double *values, int64_t count)
 {
     enum { BINS = 1400, BINS_A_UNIT = 40 };
-    int64_t counts[BINS] = {0}, total = 0, pixels = job->shape.pixel_rows * job->shape.pixel_keys;
+    int64_t counts[BINS] = {0}, total = 0;
     double most = 0;
-    for (int64_t p = 0; p < pixels; p++) most = fmax(most, lsp_map_pixel(job, head, p, false));
+    for (int64_t i = 0; i < count; i++) most = fmax(most, values[i]);
     if (most == 0) return (colour_scale){-1, 0};
-    for (int64_t p = 0; p < pixels; p++) {
-        double value = lsp_map_pixel(job, head, p, false);
-        if (!(value > 0)) continue;
+    for (int64_t i = 0; i < count; i++) {
+        if (!(values[i] > 0)) continue;
         total++;
-        counts[(int)fmin(BINS - 1, (log(most) - log(value)) * BINS_A_UNIT)]++;
+        counts[(int)fmin(BINS - 1, (log(most) - log(values[i])) * BINS_A_UNIT)]++;
     }
     int first = 0, last = BINS - 1;
     for (int64_t left = total / 1000; first < BINS - 1 && (left -= counts[first]) >= 0;) first++;
@@ -186,25 +185,29 @@ static double mean_over(const double *from, int64_t stride, int64_t count, int64
     return weight > 0 ? sum / weight : 0;
 }
 
-/* The map's pixels as `size` x `size` points, each the mean of what it covers. room: [pixel_rows][size] and a line. */
-static void draw_pixels(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, const lsp_map_head *head,
-                        colour_scale scale, double *room)
+/* The map's pixels as `size` x `size` points, each the mean of what it covers; their scale. room: [pixel_rows][size], a
+ * line, and [size][size]. */
+static colour_scale draw_pixels(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job,
+                                const lsp_map_head *head, double *room)
 {
     const lsp_map_shape *s = &job->shape;
     int64_t size = (int64_t)box.width;
-    double *line = room + s->pixel_rows * size;
+    double *line = room + s->pixel_rows * size, *points = line + s->pixel_keys;
     for (int64_t r = 0; r < s->pixel_rows; r++) {
         for (int64_t c = 0; c < s->pixel_keys; c++)
             line[c] = lsp_map_pixel(job, head, r * s->pixel_keys + c, false);
         for (int64_t x = 0; x < size; x++) room[r * size + x] = mean_over(line, 1, s->pixel_keys, x, size);
     }
     for (int64_t y = 0; y < size; y++)
-        for (int64_t x = 0; x < size; x++) {
-            double mean = mean_over(room + x, size, s->pixel_rows, y, size);
-            double place = (log(mean) - scale.low) / (scale.high - scale.low);
-            lsp_canvas_point(canvas, (int)box.x + (int)x, (int)box.y + (int)y,
-                             mean > 0 ? colour_of(place) : (uint32_t)HIDDEN);
-        }
+        for (int64_t x = 0; x < size; x++)
+            points[y * size + x] = mean_over(room + x, size, s->pixel_rows, y, size);
+    colour_scale scale = scale_of(points, size * size);
+    for (int64_t i = 0; i < size * size; i++) {
+        double place = (log(points[i]) - scale.low) / (scale.high - scale.low);
+        lsp_canvas_point(canvas, (int)(box.x + (double)(i % size)), (int)(box.y + (double)(i / size)),
+                         points[i] > 0 ? colour_of(place) : (uint32_t)HIDDEN);
+    }
+    return scale;
 }
 
 /* Entropy of rows from 0 to that of equal weights on all keys. */
@@ -289,8 +292,7 @@ static void draw_head(lsp_canvas *canvas, const layout *l, const lsp_map_job *jo
     double y = HEADER + (double)(i / l->columns) * (TOP + l->size + BELOW + STRIP + BETWEEN) + TOP,
            size = l->size;
     lsp_box box = {x, y, size, size};
-    colour_scale scale = scale_of(job, &job->heads[i]);
-    draw_pixels(canvas, box, job, &job->heads[i], scale, room);
+    colour_scale scale = draw_pixels(canvas, box, job, &job->heads[i], room);
     lsp_canvas_frame(canvas, box, LINE);
     draw_title(canvas, box, job, i);
     draw_ticks(canvas, box, true, d->row_begin, job->shape.rows);
@@ -327,8 +329,8 @@ bool lsp_map_picture_write(FILE *stream, const void *user)
     const lsp_map_job *job = user;
     const lsp_map_shape *s = &job->shape;
     layout l = lay_out(job);
-    double *room =
-        lsp_memory_alloc(s->pixel_rows * l.size + lsp_max(s->pixel_rows, s->pixel_keys), sizeof *room);
+    int64_t points = (s->pixel_rows + l.size) * l.size + s->pixel_keys;
+    double *room = lsp_memory_alloc(lsp_max(points, s->pixel_rows), sizeof *room);
     lsp_canvas *canvas = lsp_canvas_create(l.width, l.height);
     bool fine = canvas && room;
     if (fine) {
