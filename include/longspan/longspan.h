@@ -9,6 +9,7 @@
  *   topk.h       what the method topk kept
  *   lowrank.h    what the method lowrank left out
  *   compare.h    approximations beside the exact answer
+ *   map.h        what heads attend to: pictures, figures, links
  *   study.h      verify, merge, generate, measure
  *   foreign.h    tensors in safetensors and .npy files
  *
@@ -19,9 +20,10 @@
 #include <longspan/attention.h>
 #include <longspan/compare.h>
 #include <longspan/context.h>
+#include <longspan/foreign.h>
 #include <longspan/layer.h>
 #include <longspan/lowrank.h>
-#include <longspan/foreign.h>
+#include <longspan/map.h>
 #include <longspan/operator.h>
 #include <longspan/status.h>
 #include <longspan/study.h>

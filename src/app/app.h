@@ -53,6 +53,7 @@ lsp_status lsp_svd_run(lsp_app *app);
 lsp_status lsp_layer_run(lsp_app *app);
 lsp_status lsp_scaling_run_command(lsp_app *app);
 lsp_status lsp_import_run(lsp_app *app);
+lsp_status lsp_map_run(lsp_app *app);
 
 /* Local. Prints on standard output. */
 void lsp_help_general(void);

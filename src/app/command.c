@@ -54,6 +54,16 @@ static const lsp_command table[] = {
      "of\n"
      "the result do not depend on the number of ranks or threads.\n",
      LSP_TAKES_DECK, LSP_FOR_LAYER, lsp_layer_run},
+    {"map", "what each head attends to: pictures, figures of rows and keys, strongest links", "[DECK.ini]",
+     "Looks at the weights softmax(scale q k' + mask) of every head without storing them, whatever the "
+     "length:\n"
+     "the attention matrix pooled to map.pixels x map.pixels (mean and largest weight), every row's "
+     "entropy,\n"
+     "mean distance and share of the weight on itself, on the first key and on near keys, how much every "
+     "key\n"
+     "receives, and the map.links strongest links. To output.file (/map), report.json, a picture\n"
+     "(report.plot) and a page (report.html), each of which may be left out.\n",
+     LSP_TAKES_DECK, LSP_FOR_MAP, lsp_map_run},
     {"merge", "joins outputs over disjoint key ranges into the exact whole", "[DECK.ini]",
      "Joins the outputs (/out and /lse) of several `attend` runs on the same rows, made with different\n"
      "input.keys, into what one run over all these keys gives.\n",

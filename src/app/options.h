@@ -69,6 +69,11 @@ typedef enum lsp_key {
     LSP_KEY_REPORT_JSON,
     LSP_KEY_REPORT_PROGRESS,
     LSP_KEY_REPORT_PLOT,
+    LSP_KEY_REPORT_HTML,
+    LSP_KEY_MAP_PIXELS,
+    LSP_KEY_MAP_LINKS,
+    LSP_KEY_MAP_LABELS,
+    LSP_KEY_MAP_LABELS_K,
     LSP_KEY_SHAPE_BATCH,
     LSP_KEY_SHAPE_HEADS,
     LSP_KEY_SHAPE_KV_HEADS,
@@ -129,7 +134,7 @@ typedef enum lsp_option_kind {
 /* The commands that use a key. */
 enum { LSP_FOR_ATTEND = 1, LSP_FOR_GENERATE = 2, LSP_FOR_VERIFY = 4, LSP_FOR_MERGE = 8, LSP_FOR_PLAN = 16 };
 enum { LSP_FOR_SVD = 32, LSP_FOR_BENCH = 1 << 10, LSP_FOR_COMPARE = 1 << 11, LSP_FOR_SCALING = 1 << 12 };
-enum { LSP_FOR_LAYER = 1 << 16 };
+enum { LSP_FOR_LAYER = 1 << 13, LSP_FOR_MAP = 1 << 14 };
 enum { LSP_FOR_IMPORT = 1 << 9 };
 
 enum { LSP_ITEMS_MOST = 64 }; /* of NUMBERS, CHOICES and WORDS */

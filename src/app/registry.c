@@ -6,16 +6,17 @@
 #define EVERY  9.0e15                                           /* sizes: what a double holds exactly */
 #define ONE    (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN) /* of one method */
 #define VALUES (ONE | LSP_FOR_COMPARE)
-#define RUNS   (VALUES | LSP_FOR_SVD)
+#define RUNS   (VALUES | LSP_FOR_SVD | LSP_FOR_MAP)
 #define SCORES (RUNS | LSP_FOR_LAYER)
 #define WRITES                                                                                               \
-    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD | LSP_FOR_LAYER | LSP_FOR_IMPORT)
+    (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD | LSP_FOR_LAYER | LSP_FOR_IMPORT |      \
+     LSP_FOR_MAP)
 #define SHAPES (LSP_FOR_GENERATE | LSP_FOR_PLAN | LSP_FOR_BENCH)
 #define GROUPS (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_BENCH | LSP_FOR_COMPARE | LSP_FOR_LAYER)
-#define DEALS  (GROUPS | LSP_FOR_SVD)
+#define DEALS  (GROUPS | LSP_FOR_SVD | LSP_FOR_MAP)
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
-     LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT)
+     LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT | LSP_FOR_MAP)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
@@ -51,8 +52,7 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                              "HDF5 file to write (verify: to check)"},
     [LSP_KEY_OUTPUT_OVERWRITE] = {"output", "overwrite", LSP_OPTION_YESNO, "no", NULL, 0, 0, WRITES,
                                   "replace an output that exists"},
-    [LSP_KEY_OUTPUT_LSE] = {"output", "lse", LSP_OPTION_YESNO, "yes", NULL, 0, 0,
-                            LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN,
+    [LSP_KEY_OUTPUT_LSE] = {"output", "lse", LSP_OPTION_YESNO, "yes", NULL, 0, 0, ONE | LSP_FOR_MAP,
                             "also the rows' log-sum-exp (/lse)"},
     [LSP_KEY_OUTPUT_VECTORS] = {"output", "vectors", LSP_OPTION_YESNO, "yes", NULL, 0, 0, LSP_FOR_SVD,
                                 "also the singular vectors (/u, /vt)"},
@@ -128,32 +128,44 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_COMPUTE_PANEL_ROWS] = {"compute", "panel_rows", LSP_OPTION_INT, "auto", "auto", 1, EVERY, DEALS,
                                     "keys of a panel, rounded up to whole key tiles"},
     [LSP_KEY_COMPUTE_HEAD_GROUPS] = {"compute", "head_groups", LSP_OPTION_INT, "auto", "auto", 1, 2147483647,
-                                     GROUPS, "rank groups that share out the heads; divides the ranks"},
+                                     GROUPS | LSP_FOR_MAP,
+                                     "rank groups that share out the heads; divides the ranks"},
     [LSP_KEY_COMPUTE_PARTITION] = {"compute", "partition", LSP_OPTION_CHOICE, "auto",
                                    "auto|contiguous|balanced|cyclic", 0, 0, DEALS,
                                    "how query rows are dealt to ranks (auto: as the mask asks)"},
     [LSP_KEY_COMPUTE_NONFINITE] = {"compute", "nonfinite", LSP_OPTION_CHOICE, "refuse", "refuse|propagate", 0,
                                    0,
                                    LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE |
-                                       LSP_FOR_LAYER,
+                                       LSP_FOR_LAYER | LSP_FOR_MAP,
                                    "NaN or Inf in the input"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
                              LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD | LSP_FOR_COMPARE |
-                                 LSP_FOR_LAYER,
+                                 LSP_FOR_LAYER | LSP_FOR_MAP,
                              "rows recomputed in double precision; 0: none"},
     [LSP_KEY_VERIFY_TOLERANCE] = {"verify", "tolerance", LSP_OPTION_REAL, "auto", "auto", 1e-300, 1e300,
                                   LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE |
-                                      LSP_FOR_LAYER,
+                                      LSP_FOR_LAYER | LSP_FOR_MAP,
                                   "largest relative error of a row (auto: by type and scores)"},
     [LSP_KEY_REPORT_JSON] = {"report", "json", LSP_OPTION_PATH, "", NULL, 0, 0, REPORTS,
                              "file to write the report to, as JSON"},
     [LSP_KEY_REPORT_PROGRESS] = {"report", "progress", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
-                                 LSP_FOR_ATTEND | LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER,
+                                 LSP_FOR_ATTEND | LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_MAP,
                                  "progress on standard error (auto: when it takes long)"},
-    [LSP_KEY_REPORT_PLOT] = {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0,
-                             LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_SCALING,
-                             "file for a picture (by gnuplot), SVG when it is called so, otherwise PNG: svd: "
-                             "spectra; compare: error against time; scaling: speed-up"},
+    [LSP_KEY_REPORT_PLOT] =
+        {"report", "plot", LSP_OPTION_PATH, "", NULL, 0, 0,
+         LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_MAP | LSP_FOR_SCALING,
+         "file for a picture (by gnuplot), SVG when it is called so, otherwise PNG: svd: "
+         "spectra; compare: error against time; scaling: speed-up; map (PNG, by cairo): heads"},
+    [LSP_KEY_REPORT_HTML] = {"report", "html", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_MAP,
+                             "page with pictures, figures and links, for a browser; needs no network"},
+    [LSP_KEY_MAP_PIXELS] = {"map", "pixels", LSP_OPTION_INT, "512", NULL, 1, 8192, LSP_FOR_MAP,
+                            "rows and columns of a head's picture, at most"},
+    [LSP_KEY_MAP_LINKS] = {"map", "links", LSP_OPTION_INT, "100", NULL, 0, 1e6, LSP_FOR_MAP,
+                           "strongest links of a head"},
+    [LSP_KEY_MAP_LABELS] = {"map", "labels", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_MAP,
+                            "text file with a label a line for each row (and key, where they are as many)"},
+    [LSP_KEY_MAP_LABELS_K] = {"map", "labels_k", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_MAP,
+                              "the same for keys (default: as labels)"},
     [LSP_KEY_SHAPE_BATCH] = {"shape", "batch", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "batches"},
     [LSP_KEY_SHAPE_HEADS] = {"shape", "heads", LSP_OPTION_INT, "1", NULL, 1, EVERY, SHAPES, "query heads"},
     [LSP_KEY_SHAPE_KV_HEADS] = {"shape", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, SHAPES,

@@ -118,6 +118,15 @@ void lsp_mask_sights(const lsp_mask *mask, int64_t batch, int64_t row, int64_t c
     }
 }
 
+void lsp_mask_first_keys(const lsp_mask *mask, int64_t batch, int64_t row, int64_t count, int64_t *keys)
+{
+    for (int64_t end = row + count; row < end;) {
+        span s = document_span(mask, batch, mask->documents ? find_document(mask, row) : 0);
+        for (int64_t same_end = lsp_max(row + 1, lsp_min(end, s.row_end)); row < same_end; row++)
+            *keys++ = s.lower;
+    }
+}
+
 /* Sum of clamp(i + shift, low, high) for i in [begin, end); in double, exact below 2^53. */
 static double clamp_sum(int64_t begin, int64_t end, int64_t shift, int64_t low, int64_t high)
 {

@@ -11,6 +11,7 @@
 #include "kernel/pack.h"
 #include "kernel/select.h"
 #include "kernel/sum_values.h"
+#include "kernel/tile_map.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
 #include "kernel/tile_transpose.h"
@@ -83,7 +84,8 @@ static double fma_burst(int64_t iterations)
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
         .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED,                \
         .candidate_stride = candidate_stride, .select = select_keys, .weigh = weigh,                         \
-        .sum_values = SUM_VALUES, .fold = fold, .finish = finish, .fma_burst = fma_burst,                    \
+        .sum_values = SUM_VALUES, .look = LOOK, .pool = POOL, .fold = fold, .finish = finish,                \
+        .fma_burst = fma_burst,                                                                              \
     }
 
 #endif

@@ -35,7 +35,7 @@ int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int thre
     int64_t rows = partition->rows[r], together = rows * lsp_max(1, d->heads / d->kv_heads);
     int64_t share = lsp_attention_share_rows(rows, together, threads),
             block = partition->problem->mask.block_size;
-    if (block <= 0) return share;
+    if (block <= 0) return lsp_round_up(share, partition->problem->row_grain);
     /* Chunks and blocks end together: else a chunk would meet the keys of a block that it hardly sees. */
     return block > share ? lsp_ceil_div(block, lsp_ceil_div(block, share)) : share / block * block;
 }
@@ -176,7 +176,7 @@ bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
 static bool allocate_state(lsp_attention *plan, size_t element)
 {
     int64_t rows = plan->query_rows;
-    if (lsp_method_get(plan->problem.desc.method)->prepare) return true;
+    if (plan->problem.ops->prepare) return true;
     plan->max = lsp_memory_alloc(rows, element);
     plan->sum = lsp_memory_alloc(rows, element);
     if (!plan->max || !plan->sum) return false;
@@ -278,7 +278,7 @@ static lsp_status settle(lsp_attention *plan)
         for (int64_t m = 0; status == LSP_OK && m < plan->matrix_count; m++)
             plan->pairs += lsp_mask_pairs(&plan->problem.mask, plan->matrices[m].batch, p->ranges[i].begin,
                                           p->ranges[i].end);
-    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    const lsp_method_ops *method = plan->problem.ops;
     if (status == LSP_OK && !method->whole_heads) status = allocate(plan);
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK && !method->whole_heads)
@@ -286,7 +286,8 @@ static lsp_status settle(lsp_attention *plan)
     return status == LSP_OK && method->prepare ? method->prepare(plan) : status;
 }
 
-lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
+lsp_status lsp_attention_create_kind(lsp_context *ctx, const lsp_attention_desc *desc,
+                                     const lsp_plan_kind *kind, lsp_attention **out)
 {
     *out = NULL;
     lsp_attention *plan = lsp_memory_zalloc(1, sizeof *plan);
@@ -298,6 +299,11 @@ lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc
         status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for a plan");
     }
     status = lsp_context_agree(ctx, status);
+    if (status == LSP_OK && kind) {
+        plan->problem.ops = kind->ops;
+        plan->problem.options = kind->options;
+        plan->problem.row_grain = kind->row_grain;
+    }
     if (status == LSP_OK) status = lsp_context_agree(ctx, check_same(ctx, &plan->problem));
     if (status == LSP_OK) status = decide(plan);
     if (status == LSP_OK) status = settle(plan);
@@ -306,11 +312,16 @@ lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc
     return status;
 }
 
+lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
+{
+    return lsp_attention_create_kind(ctx, desc, NULL, out);
+}
+
 lsp_status lsp_attention_destroy(lsp_attention **out)
 {
     lsp_attention *plan = out ? *out : NULL;
     if (!plan) return LSP_OK;
-    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    const lsp_method_ops *method = plan->problem.ops;
     if (method && method->release) method->release(plan);
     lsp_gather_destroy(&plan->gather);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
@@ -337,7 +348,7 @@ lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void 
 {
     lsp_method_arrays arrays = {q, k, v, out, lse};
     lsp_attention_stats own;
-    return lsp_method_get(plan->problem.desc.method)->execute(plan, &arrays, stats ? stats : &own);
+    return plan->problem.ops->execute(plan, &arrays, stats ? stats : &own);
 }
 
 /* ---- questions --------------------------------------------------------------------------------- */

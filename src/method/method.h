@@ -28,6 +28,7 @@ typedef struct lsp_method_ops {
     int64_t (*columns)(const lsp_attention_desc *desc);
     /* The plan's gather brings K alone, and `prepare` makes one for V: for methods that look at keys first. */
     bool keys_alone;
+    bool no_values; /* nor does it look at values at all, or make an output */
     /* Collective. Allocates the method's own state of rows, after the plan's gather was made. NULL: that of the exact
      * method is what it needs. `release` frees it; also after a failure. */
     lsp_status (*prepare)(lsp_attention *plan);
@@ -37,6 +38,8 @@ typedef struct lsp_method_ops {
     /* Local. Corrects what an execution costs, which was filled in as for the exact method; NULL: it costs that. */
     lsp_status (*estimate)(const lsp_partition *partition, int ranks_per_node, int threads,
                            lsp_estimate *estimate, lsp_error *error);
+    /* Local. Bytes besides for each query head of each batch, whatever its rows; NULL: none. */
+    int64_t (*matrix_bytes)(const lsp_problem *problem, int threads);
     /* Collective. Computes; fills every field of *stats. Every rank returns the same. */
     lsp_status (*execute)(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats);
 } lsp_method_ops;

@@ -118,7 +118,17 @@ static int64_t contiguous_cut(const lsp_partition *d, int r)
             return lsp_min(desc->row_end, lsp_max(desc->row_begin, cut * block));
         }
     }
-    return desc->row_begin + rows / ranks * r + rows % ranks * r / ranks;
+    int64_t grain = d->problem->row_grain, grains = lsp_ceil_div(rows, grain);
+    return desc->row_begin + lsp_min(rows, (grains / ranks * r + grains % ranks * r / ranks) * grain);
+}
+
+/* The row from which work is cut, moved to the nearest place where rows may be cut. */
+static int64_t grain_cut(const lsp_partition *d, int64_t row)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t grain = d->problem->row_grain, inside = row - desc->row_begin;
+    if (row == desc->row_end) return row;
+    return lsp_min(desc->row_end, desc->row_begin + (inside + grain / 2) / grain * grain);
 }
 
 static void cut_contiguous(lsp_partition *d, bool by_work)
@@ -130,6 +140,7 @@ static void cut_contiguous(lsp_partition *d, bool by_work)
         int64_t end = contiguous_cut(d, r + 1);
         if (by_work && r + 1 < d->group_ranks) {
             end = cut_by_work(d->problem, at, desc->row_end, left / (d->group_ranks - r));
+            end = lsp_max(at, grain_cut(d, end));
             left -= row_work(d->problem, at, end);
         }
         d->ranges[r] = (lsp_range){at, end};
@@ -146,13 +157,14 @@ static void cut_cyclic(lsp_partition *d)
     const lsp_attention_desc *desc = &d->problem->desc;
     int64_t rows = desc->row_end - desc->row_begin, period = 2 * (int64_t)d->group_ranks, filled = 0;
     int64_t turns = lsp_max(1, lsp_min(CYCLIC_TURNS, rows / (period * ROW_QUANTUM)));
-    int64_t blocks = lsp_min(rows, period * turns);
+    int64_t grain = d->problem->row_grain, grains = lsp_ceil_div(rows, grain);
+    int64_t blocks = lsp_min(grains, period * turns);
     for (int r = 0; r < d->group_ranks; r++) {
         d->range_first[r] = filled;
         d->rows[r] = 0;
         for (int64_t b = r; b < blocks; b += b % period == r ? period - 1 - 2 * r : 2 * r + 1) {
-            int64_t begin = desc->row_begin + rows * b / blocks;
-            int64_t end = desc->row_begin + rows * (b + 1) / blocks;
+            int64_t begin = desc->row_begin + lsp_min(rows, grains * b / blocks * grain);
+            int64_t end = desc->row_begin + lsp_min(rows, grains * (b + 1) / blocks * grain);
             bool joins = filled > d->range_first[r] && d->ranges[filled - 1].end == begin;
             if (joins)
                 d->ranges[filled - 1].end = end;

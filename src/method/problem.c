@@ -197,6 +197,8 @@ lsp_status lsp_problem_make(const lsp_attention_desc *desc, lsp_problem *problem
     d->alibi_slopes = p.slopes;
     p.units = d->batch * d->kv_heads;
     p.whole_heads = lsp_method_get(d->method)->whole_heads;
+    p.ops = lsp_method_get(d->method);
+    p.row_grain = 1;
     p.mask = (lsp_mask){.kind = d->mask,
                         .align = d->align,
                         .window_left = d->window_left,

@@ -223,9 +223,8 @@ static lsp_status gather_rows(lsp_sample *s, const lsp_run *runs, int64_t run_co
     return status;
 }
 
-/* Collective. Largest scores, and whether the runs hold each visible key once: the ranks count the visible
- * keys among those they hold, and among a share of all keys. */
-static lsp_status first_pass(lsp_sample *s)
+/* The ranks count the visible keys among those they hold, and among a share of all keys. */
+lsp_status lsp_sample_scan(lsp_sample *s)
 {
     int64_t share = lsp_ceil_div(s->desc.m, s->ctx->layout.ranks);
     int64_t begin = share * s->ctx->layout.rank, end = lsp_min(begin + share, s->desc.m);
@@ -278,7 +277,7 @@ static lsp_status second_pass(lsp_sample *s)
 
 lsp_status lsp_sample_compute(lsp_sample *s)
 {
-    lsp_status status = first_pass(s);
+    lsp_status status = lsp_sample_scan(s);
     if (status == LSP_OK && s->desc.method == LSP_METHOD_TOPK) status = lsp_sample_cut(s);
     if (status == LSP_OK && s->desc.method == LSP_METHOD_LOWRANK) status = measure_values(s);
     return status == LSP_OK ? second_pass(s) : status;

@@ -52,6 +52,9 @@ typedef struct lsp_sample_source {
 lsp_status lsp_sample_make(lsp_context *ctx, const lsp_attention_desc *desc, const lsp_sample_source *source,
                            int64_t rows, uint64_t seed, lsp_sample *sample);
 
+/* Collective. Fills peaks: largest scores, and whether the runs hold each visible key once. */
+lsp_status lsp_sample_scan(lsp_sample *sample);
+
 /* Collective. Fills peaks and sums over all keys that the rows see. */
 lsp_status lsp_sample_compute(lsp_sample *sample);
 
