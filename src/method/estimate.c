@@ -101,6 +101,7 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     const lsp_method_ops *method = lsp_method_get(d->method);
     int64_t state = (lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2) * element; /* of a row */
     if (method->row_bytes) state = method->row_bytes(p->problem, kernel);
+    state += (int64_t)sizeof(int64_t); /* met */
     f.work = state * rows +
              threads * (room * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
                         (int64_t)kernel->scratch_bytes(&shape));

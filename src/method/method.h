@@ -17,6 +17,16 @@ typedef struct lsp_method_arrays {
     void *out, *lse; /* lse may be NULL */
 } lsp_method_arrays;
 
+/* One array of a state, all query rows of this rank. */
+typedef struct lsp_state_rows {
+    const char *name; /* "/max" */
+    lsp_dtype type;   /* f32, f64, or i64 with one column */
+    int64_t columns;
+    void *rows;
+} lsp_state_rows;
+
+enum { LSP_STATE_MOST = 16 };
+
 typedef struct lsp_method_ops {
     const char *name;
     /* Local. Whether what the description says for this method can be done; NULL: always. */
@@ -37,6 +47,9 @@ typedef struct lsp_method_ops {
     /* Local. Corrects what an execution costs, which was filled in as for the exact method; NULL: it costs that. */
     lsp_status (*estimate)(const lsp_partition *partition, int ranks_per_node, int threads,
                            lsp_estimate *estimate, lsp_error *error);
+    /* Local. The arrays [query rows][columns] that are the state of an execution at rest, and whose rows are all set
+     * then; out is plan->out. Returns how many. NULL: executions of this method do not rest. */
+    int (*state)(lsp_attention *plan, lsp_state_rows *arrays);
     /* Collective. Computes; fills every field of *stats. Every rank returns the same. */
     lsp_status (*execute)(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats);
 } lsp_method_ops;
@@ -50,5 +63,8 @@ extern const lsp_method_ops lsp_method_exact, lsp_method_block, lsp_method_topk,
 /* Collective. Exact attention over what the plan's mask shows; also what block is made of. */
 lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *arrays,
                              lsp_attention_stats *stats);
+
+/* Local. Its state. */
+int lsp_exact_state(lsp_attention *plan, lsp_state_rows *arrays);
 
 #endif
