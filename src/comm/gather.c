@@ -183,7 +183,7 @@ static bool wait_step(lsp_gather *g, bool needed, lsp_panel *panel)
 bool lsp_gather_next(lsp_gather *g, lsp_panel *panel, lsp_status *status)
 {
     *status = LSP_OK;
-    while (g->at < g->step_count) {
+    while (g->at < g->step_count && g->stopped == LSP_OK) {
         int64_t index = g->steps[g->at];
         bool needed = lsp_gather_needed(g, index, g->rank);
         if (!wait_step(g, needed, panel)) break;
@@ -196,7 +196,6 @@ bool lsp_gather_next(lsp_gather *g, lsp_panel *panel, lsp_status *status)
             return true;
         }
         lsp_gather_release(g);
-        if (g->stopped != LSP_OK) break;
     }
     *status = g->status != LSP_OK ? g->status : g->stopped;
     return false;
