@@ -81,7 +81,9 @@ static lsp_status measure(lsp_attention *plan, double *done)
 {
     double pairs[2] = {count_pairs(plan), plan->pairs};
     lsp_status status = lsp_context_sum_f64(plan->ctx, pairs, 2);
-    *done = pairs[1] > 0 ? pairs[0] / pairs[1] : 1;
+    double share = pairs[1] > 0 ? pairs[0] / pairs[1] : 1;
+    double first = lsp_method_get(plan->problem.desc.method)->first_phase;
+    *done = first > 0 ? (plan->phase == 0 ? first * share : first + (1 - first) * share) : share;
     return status;
 }
 
@@ -166,25 +168,42 @@ static lsp_status check_fit(lsp_context *ctx, const char *file, const lsp_saved_
                             file, name, was, is);
 }
 
+/* Collective. The head; it decides what the state's arrays are. */
+static lsp_status load_head(lsp_attention *plan, const char *file, const char *marks, lsp_saved_head *head,
+                            bool *damaged)
+{
+    lsp_context *ctx = plan->ctx;
+    char phase[32] = "";
+    *damaged = true;
+    lsp_status status = lsp_saved_read_head(ctx, file, head);
+    if (status != LSP_OK) return status;
+    lsp_saved_head *mine = lsp_memory_zalloc(1, sizeof *mine);
+    *damaged = false;
+    if (!mine || !lsp_identity_write(plan, marks, mine->identity, sizeof mine->identity))
+        status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to compare '%s'", file);
+    if (status == LSP_OK) status = check_fit(ctx, file, head, mine->identity);
+    lsp_memory_free(mine);
+    (void)lsp_identity_value(head->progress, "phase", phase, sizeof phase);
+    plan->phase = strtoll(phase, NULL, 10);
+    return lsp_context_agree(ctx, status);
+}
+
 /* Collective. *damaged: the failure is that of the file, and another one may do. */
 static lsp_status load(lsp_attention *plan, const char *file, const char *marks, bool *damaged)
 {
     lsp_context *ctx = plan->ctx;
     saved s = {.head = NULL};
+    *damaged = false;
     lsp_saved_head *head = lsp_memory_zalloc(1, sizeof *head);
-    lsp_status status = describe(plan, marks, &s);
-    if (!head) status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to read '%s'", file);
+    lsp_status status =
+        head ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to read '%s'", file);
     status = lsp_context_agree(ctx, status);
-    *damaged = status == LSP_OK;
-    if (status == LSP_OK) status = lsp_saved_read_head(ctx, file, head);
+    if (status == LSP_OK) status = load_head(plan, file, marks, head, damaged);
+    if (status == LSP_OK) status = lsp_context_agree(ctx, describe(plan, marks, &s));
     if (status == LSP_OK) {
-        char phase[32] = "";
-        (void)lsp_identity_value(head->progress, "phase", phase, sizeof phase);
-        plan->phase = strtoll(phase, NULL, 10);
-        status = lsp_context_agree(ctx, check_fit(ctx, file, head, s.head->identity));
-        *damaged = status == LSP_OK;
+        *damaged = true;
+        status = lsp_saved_read(ctx, file, s.arrays, s.count);
     }
-    if (status == LSP_OK) status = lsp_saved_read(ctx, file, s.arrays, s.count);
     forget(&s);
     lsp_memory_free(head);
     return status;

@@ -47,21 +47,13 @@ static lsp_chunk locate(const lsp_attention *plan, int64_t row, int64_t rows)
     return c;
 }
 
-/* Rows from `row` on, before `end`, that have met the same keys. */
-static int64_t count_alike(const lsp_attention *plan, int64_t row, int64_t end)
-{
-    int64_t after = row + 1;
-    while (after < end && plan->met[after] == plan->met[row]) after++;
-    return after - row;
-}
-
 int64_t lsp_chunk_alike(const lsp_attention *plan, int64_t matrix, int64_t matrices, int64_t begin,
                         int64_t end)
 {
     int64_t rows = end - begin;
     for (int64_t i = matrix; i < matrix + matrices; i++) {
         int64_t row = plan->matrices[i].first + begin;
-        rows = lsp_min(rows, count_alike(plan, row, row + rows));
+        rows = lsp_min(rows, lsp_attention_alike(plan, row, row + rows));
     }
     return rows;
 }
@@ -96,7 +88,7 @@ void lsp_chunk_begin(lsp_pass *p)
         plan->held[i] = -1;
     for (int64_t row = 0; !plan->loaded && row < plan->query_rows; row++) plan->met[row] = LSP_ROW_FRESH;
     for (int64_t row = 0, rows; plan->loaded && row < plan->query_rows; row += rows) {
-        rows = count_alike(plan, row, plan->query_rows);
+        rows = lsp_attention_alike(plan, row, plan->query_rows);
         lsp_chunk c = locate(plan, row, rows);
         p->empty_rows += restore(p, &c);
     }
@@ -158,7 +150,7 @@ int64_t lsp_chunk_close_rest(const lsp_pass *p)
         int64_t end = lsp_min(plan->query_rows, (i + 1) * plan->chunk_rows);
         uint64_t mode = lsp_fpmode_enter();
         for (int64_t row = i * plan->chunk_rows, rows; row < end; row += rows) {
-            rows = count_alike(plan, row, end);
+            rows = lsp_attention_alike(plan, row, end);
             lsp_chunk c = locate(plan, row, rows);
             if (c.met == LSP_ROW_FINAL) continue;
             clear(plan, &c);
@@ -172,7 +164,7 @@ int64_t lsp_chunk_close_rest(const lsp_pass *p)
 void lsp_chunk_settle(lsp_attention *plan)
 {
     for (int64_t row = 0, rows; row < plan->query_rows; row += rows) {
-        rows = count_alike(plan, row, plan->query_rows);
+        rows = lsp_attention_alike(plan, row, plan->query_rows);
         lsp_chunk c = locate(plan, row, rows);
         clear(plan, &c);
     }

@@ -245,24 +245,12 @@ static void compute_panel(lsp_pass *p, const panel_work *w)
     p->pairs_done += done;
 }
 
-/* Whether no row has anything to compute in the panel. */
-static bool is_done(const lsp_attention *plan, const panel_work *w)
-{
-    for (int64_t unit = w->unit_begin; unit < w->unit_end; unit++) {
-        int64_t key_end = tiles_of_unit(plan, w, unit).key_end;
-        for (int64_t i = plan->unit_matrix[unit]; i < plan->unit_matrix[unit + 1]; i++)
-            for (int64_t row = plan->matrices[i].first; row < plan->matrices[i].first + plan->rows; row++)
-                if (plan->met[row] < key_end) return false;
-    }
-    return true;
-}
-
 /* Rests in the middle of the panel where all ranks are to. */
 static lsp_status pass_panel(lsp_pass *p, lsp_panel panel)
 {
     lsp_attention *plan = p->plan;
     panel_work w = describe_panel(plan, panel);
-    if (is_done(plan, &w)) return LSP_OK;
+    if (lsp_attention_has_met(plan, w.tile_begin, w.tile_end)) return LSP_OK;
     lsp_status status = LSP_OK;
     for (bool halted = true; halted && status == LSP_OK;) {
         compute_panel(p, &w);

@@ -11,6 +11,8 @@
 #include "kernel/kernel.h"
 #include "method/partition.h"
 
+#include <longspan/attention.h>
+
 /* Of one execution: this rank's runs, as lsp_attention_execute has them. */
 typedef struct lsp_method_arrays {
     const void *q, *k, *v;
@@ -47,8 +49,10 @@ typedef struct lsp_method_ops {
     /* Local. Corrects what an execution costs, which was filled in as for the exact method; NULL: it costs that. */
     lsp_status (*estimate)(const lsp_partition *partition, int ranks_per_node, int threads,
                            lsp_estimate *estimate, lsp_error *error);
-    /* Local. The arrays [query rows][columns] that are the state of an execution at rest, and whose rows are all set
-     * then; out is plan->out. Returns how many. NULL: executions of this method do not rest. */
+    /* Share of the work that phase 0 is, and phase 1 the rest; 0: there is but one. */
+    double first_phase;
+    /* Local. The arrays [query rows][columns] that are the state of an execution at rest in plan->phase, and whose rows
+     * are all set then; out is plan->out. Returns how many. NULL: executions of this method do not rest. */
     int (*state)(lsp_attention *plan, lsp_state_rows *arrays);
     /* Collective. Computes; fills every field of *stats. Every rank returns the same. */
     lsp_status (*execute)(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats);
