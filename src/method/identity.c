@@ -24,7 +24,7 @@ static void add(writer *w, const char *format, ...)
     size_t left = w->used < w->size ? w->size - w->used : 0;
     int length = vsnprintf(left ? w->text + w->used : NULL, left, format, args);
     va_end(args);
-    w->used += length > 0 ? (size_t)length : w->size;
+    w->used += length >= 0 ? (size_t)length : w->size;
 }
 
 static uint64_t hash_of(const void *data, size_t bytes)
