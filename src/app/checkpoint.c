@@ -158,6 +158,14 @@ static void set_times(lsp_keeper *k)
     if (lsp_launch_seconds_left(&left)) k->end = now + left - fmin(margin, fmax(0, left) / 5);
 }
 
+/* What runs that were killed left; the one whose state is gone on from is no more, wherever it ran. */
+static lsp_status sweep(lsp_keeper *k)
+{
+    const char *output = lsp_options_text(k->app->options, LSP_KEY_OUTPUT_FILE);
+    lsp_status status = lsp_output_sweep(k->app->ctx, k->file, k->resumed.found);
+    return status == LSP_OK && *output ? lsp_output_sweep(k->app->ctx, output, k->resumed.found) : status;
+}
+
 lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, lsp_keeper *keeper)
 {
     *keeper = (lsp_keeper){.app = app};
@@ -167,7 +175,8 @@ lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, lsp_keeper *keeper)
     set_times(keeper);
     status = lsp_checkpoint_probe(app->ctx, keeper->file);
     if (status == LSP_OK) status = mark(keeper, input);
-    return status == LSP_OK ? look(keeper, input) : status;
+    if (status == LSP_OK) status = look(keeper, input);
+    return status == LSP_OK ? sweep(keeper) : status;
 }
 
 /* ---- resting --------------------------------------------------------------------------------------- */

@@ -391,7 +391,7 @@ static void it_goes_on_without(void **state)
     d.isa = LSP_ISA_PORTABLE;
     d.panel_rows = 1;
     result expected = run_case(alone, &d, NULL), got = run_case(one_thread, &d, NULL);
-    script s = {.file = "/nowhere/at/all", .marks = "", .save_every = 2};
+    script s = {.file = "/nowhere/at/all", .marks = "", .save_every = 1};
     assert_int_equal(run_leg(one_thread, &d, &s, &got), LSP_OK);
     assert_int_equal(s.saved, 0);
     assert_true(s.failed > 0);
