@@ -31,6 +31,9 @@ typedef struct lsp_pause {
     void *user;
 } lsp_pause;
 
+/* Local. Whether executions of a method can rest and be saved. */
+bool lsp_method_can_rest(lsp_method method);
+
 /* Collective. From now on executions of the plan can rest (NULL: no longer). Errors: LSP_ERR_LIMIT, LSP_ERR_RANK. */
 lsp_status lsp_attention_set_pause(lsp_attention *plan, const lsp_pause *pause);
 

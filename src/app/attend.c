@@ -45,7 +45,8 @@ static lsp_status prepare(attend_state *s)
     lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
     if (status == LSP_OK) status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_input_open(app, &s->input);
-    if (status == LSP_OK) status = lsp_keeper_open(app, &s->input, &s->keeper);
+    if (status == LSP_OK)
+        status = lsp_keeper_open(app, &s->input, lsp_method_can_rest(s->input.desc.method), &s->keeper);
     if (status != LSP_OK) return status;
     report->memory_limit = lsp_launch_memory_limit(app, &report->memory_source);
     s->input.desc.memory_limit = report->memory_limit;

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 
 enum { RESUME_AUTO = 0, RESUME_YES = 1, RESUME_NO = 2 }; /* the words of checkpoint.resume */
-enum { MARKS_SIZE = 8192 };
+enum { MARKS_SIZE = 8192, PART_NAME = 32 };
 static const double retry_seconds = 30;
 
 static volatile sig_atomic_t asked_to_stop, asked_to_end;
@@ -94,8 +94,8 @@ static lsp_status mark(lsp_keeper *k, const lsp_input *input)
 
 /* ---- opening --------------------------------------------------------------------------------------- */
 
-/* k->file stays NULL where there are to be no checkpoints. */
-static lsp_status choose_file(lsp_keeper *k)
+/* k->base stays NULL where there are to be no checkpoints. */
+static lsp_status choose_base(lsp_keeper *k)
 {
     lsp_options *options = k->app->options;
     const char *file = lsp_options_text(options, LSP_KEY_CHECKPOINT_FILE);
@@ -108,9 +108,20 @@ static lsp_status choose_file(lsp_keeper *k)
     }
     size_t size = strlen(file) + strlen(ending) + 1;
     lsp_status status = LSP_OK;
-    k->file = lsp_app_alloc(k->app, (int64_t)size, 1, "the name of the checkpoint", &status);
-    if (k->file) (void)snprintf(k->file, size, "%s%s", file, ending);
+    k->base = lsp_app_alloc(k->app, (int64_t)size, 1, "the name of the checkpoint", &status);
+    k->file = lsp_app_alloc(k->app, (int64_t)size + PART_NAME, 1, "the name of the checkpoint", &status);
+    if (k->base) (void)snprintf(k->base, size, "%s%s", file, ending);
     return lsp_context_agree(k->app->ctx, status);
+}
+
+static void name_part(lsp_keeper *k, int64_t part)
+{
+    size_t size = strlen(k->base) + PART_NAME;
+    k->part = part;
+    if (k->parts > 1)
+        (void)snprintf(k->file, size, "%s.%" PRId64, k->base, part);
+    else
+        (void)snprintf(k->file, size, "%s", k->base);
 }
 
 /* The instruction set decides the bits: a state goes on with its own. */
@@ -162,21 +173,33 @@ static void set_times(lsp_keeper *k)
 static lsp_status sweep(lsp_keeper *k)
 {
     const char *output = lsp_options_text(k->app->options, LSP_KEY_OUTPUT_FILE);
-    lsp_status status = lsp_output_sweep(k->app->ctx, k->file, k->resumed.found);
-    return status == LSP_OK && *output ? lsp_output_sweep(k->app->ctx, output, k->resumed.found) : status;
+    bool any = k->resumed.found;
+    lsp_status status = *output ? lsp_output_sweep(k->app->ctx, output, any) : LSP_OK;
+    for (int64_t part = k->parts - 1; status == LSP_OK && part >= 0; part--) {
+        name_part(k, part);
+        status = lsp_output_sweep(k->app->ctx, k->file, any);
+    }
+    return status;
 }
 
-lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, lsp_keeper *keeper)
+lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, int64_t parts, lsp_keeper *keeper)
 {
-    *keeper = (lsp_keeper){.app = app};
-    lsp_status status = choose_file(keeper);
-    if (status == LSP_OK && !keeper->file) stop_listening();
-    if (status != LSP_OK || !keeper->file) return status;
+    *keeper = (lsp_keeper){.app = app, .parts = parts};
+    lsp_status status = parts > 0 ? choose_base(keeper) : LSP_OK;
+    if (status == LSP_OK && !keeper->base) stop_listening();
+    if (status != LSP_OK || !keeper->base) return status;
     set_times(keeper);
-    status = lsp_checkpoint_probe(app->ctx, keeper->file);
+    status = lsp_checkpoint_probe(app->ctx, keeper->base);
     if (status == LSP_OK) status = mark(keeper, input);
-    if (status == LSP_OK) status = look(keeper, input);
+    if (status == LSP_OK) status = lsp_keeper_turn(keeper, input, 0);
     return status == LSP_OK ? sweep(keeper) : status;
+}
+
+lsp_status lsp_keeper_turn(lsp_keeper *k, lsp_input *input, int64_t part)
+{
+    if (!k->base) return LSP_OK;
+    name_part(k, part);
+    return look(k, input);
 }
 
 /* ---- resting --------------------------------------------------------------------------------------- */
@@ -190,13 +213,10 @@ static lsp_want want(void *user)
     return k->app->layout.rank == 0 && now >= k->next ? LSP_WANT_SAVE : LSP_WANT_NOTHING;
 }
 
-static lsp_status rest(void *user, lsp_want why)
+/* What follows from a state that was saved, or was not. */
+static lsp_status conclude(lsp_keeper *k, lsp_want why, lsp_status status, int64_t bytes, double begin)
 {
-    lsp_keeper *k = user;
     lsp_app *app = k->app;
-    double begin = lsp_clock();
-    int64_t bytes = 0;
-    lsp_status status = lsp_checkpoint_save(k->plan, k->file, k->marks, &bytes);
     double now = lsp_clock();
     k->seconds += now - begin;
     k->longest = fmax(k->longest, now - begin);
@@ -204,7 +224,7 @@ static lsp_status rest(void *user, lsp_want why)
     if (status == LSP_OK) {
         k->written++;
         k->bytes = bytes;
-        if (why == LSP_WANT_SAVE) return LSP_OK;
+        if (why < LSP_WANT_STOP) return LSP_OK;
         return lsp_context_fail(app->ctx, LSP_INTERRUPTED,
                                 "stopped as asked, the state is in %s: start it again to go on", k->file);
     }
@@ -215,6 +235,26 @@ static lsp_status rest(void *user, lsp_want why)
         (void)fprintf(stderr, "longspan: warning: no checkpoint was written: %s; the run goes on\n",
                       lsp_context_message(app->ctx));
     return LSP_OK;
+}
+
+static lsp_status rest(void *user, lsp_want why)
+{
+    lsp_keeper *k = user;
+    double begin = lsp_clock();
+    int64_t bytes = 0;
+    lsp_status status = lsp_checkpoint_save(k->plan, k->file, k->marks, &bytes);
+    return conclude(k, why, status, bytes, begin);
+}
+
+/* The result of one part of several is saved; that of the only one is what the run ends with. */
+static lsp_status rest_svd(void *user, lsp_want why, bool finished, lsp_svd_state *state)
+{
+    lsp_keeper *k = user;
+    double begin = lsp_clock();
+    int64_t bytes = 0;
+    if (finished && (k->parts == 1 || k->resumed.done >= 1)) return LSP_OK;
+    lsp_status status = lsp_svd_save(state, k->file, k->marks, &bytes);
+    return conclude(k, why, status, bytes, begin);
 }
 
 static void tell_resumed(const lsp_keeper *k)
@@ -230,56 +270,77 @@ static void tell_resumed(const lsp_keeper *k)
 
 lsp_status lsp_keeper_attach(lsp_keeper *k, lsp_attention *plan, void *out)
 {
-    if (!k->file) return LSP_OK;
+    if (!k->base) return LSP_OK;
     lsp_status status = LSP_OK;
     k->plan = plan;
     if (k->resumed.found) {
         status = lsp_checkpoint_load(plan, k->file, k->marks, out, &k->resumed);
+        k->first = k->resumed;
         if (status == LSP_OK) tell_resumed(k);
     }
     const lsp_pause pause = {want, rest, k};
     return status == LSP_OK ? lsp_attention_set_pause(plan, &pause) : status;
 }
 
+const lsp_svd_pause *lsp_keeper_svd(lsp_keeper *k)
+{
+    if (!k->base) return NULL;
+    if (k->resumed.found) tell_resumed(k);
+    if (k->resumed.found && !k->first.found) k->first = k->resumed;
+    k->svd = (lsp_svd_pause){.want = want,
+                             .rest = rest_svd,
+                             .user = k,
+                             .resume = k->resumed.found ? k->file : NULL,
+                             .marks = k->marks,
+                             .info = &k->resumed};
+    return &k->svd;
+}
+
 lsp_status lsp_keeper_finish(lsp_keeper *k)
 {
-    return k->file ? lsp_checkpoint_remove(k->app->ctx, k->file) : LSP_OK;
+    lsp_status status = LSP_OK;
+    for (int64_t part = 0; k->base && status == LSP_OK && part < k->parts; part++) {
+        name_part(k, part);
+        status = lsp_checkpoint_remove(k->app->ctx, k->file);
+    }
+    return status;
 }
 
 void lsp_keeper_close(lsp_keeper *k)
 {
+    lsp_memory_free(k->base);
     lsp_memory_free(k->file);
     lsp_memory_free(k->marks);
-    k->file = k->marks = NULL;
+    k->base = k->file = k->marks = NULL;
 }
 
 /* ---- telling --------------------------------------------------------------------------------------- */
 
 void lsp_keeper_add_json(cJSON *object, const lsp_keeper *k)
 {
-    if (!k->file) {
+    if (!k->base) {
         (void)cJSON_AddNullToObject(object, "checkpoint");
         return;
     }
     cJSON *all = cJSON_AddObjectToObject(object, "checkpoint");
-    (void)cJSON_AddStringToObject(all, "file", k->file);
+    (void)cJSON_AddStringToObject(all, "file", k->base);
     lsp_json_add_number(all, "written", (double)k->written);
     lsp_json_add_number(all, "failed", (double)k->failed);
     lsp_json_add_number(all, "seconds", k->seconds);
     lsp_json_add_number(all, "seconds_longest", k->longest);
     lsp_json_add_number(all, "bytes", (double)k->bytes);
-    if (k->resumed.found)
-        (void)cJSON_AddStringToObject(all, "resumed_from", k->resumed.file);
+    if (k->first.found)
+        (void)cJSON_AddStringToObject(all, "resumed_from", k->first.file);
     else
         (void)cJSON_AddNullToObject(all, "resumed_from");
-    lsp_json_add_number(all, "resumed_done", k->resumed.done);
+    lsp_json_add_number(all, "resumed_done", k->first.done);
 }
 
 void lsp_keeper_print(const lsp_keeper *k)
 {
     char bytes[LSP_FORMAT_SIZE], seconds[LSP_FORMAT_SIZE];
-    if (k->resumed.found)
-        (void)printf("  resumed  from %s, %.1f %% done\n", k->resumed.file, 100 * k->resumed.done);
+    if (k->first.found)
+        (void)printf("  resumed  from %s, %.1f %% done\n", k->first.file, 100 * k->first.done);
     if (k->written + k->failed > 0)
         (void)printf("  saved    %" PRId64 " checkpoint%s of %s in %s, %" PRId64
                      " failed; removed at the end\n",

@@ -88,7 +88,7 @@ int main(int argc, char **argv)
     if (refuse_singletons()) return LSP_ERR_USAGE;
     /* A signal may come as soon as the program runs. */
     const lsp_command *command = argc > 1 ? lsp_command_find(argv[1]) : NULL;
-    if (command && (command->uses & LSP_FOR_ATTEND)) lsp_keeper_listen();
+    if (command && (command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD))) lsp_keeper_listen();
     (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */
     lsp_app app = {.comm = MPI_COMM_NULL};
     int provided = 0;

@@ -81,6 +81,8 @@ static lsp_status prepare(lsp_svd_job *job)
     if (status == LSP_OK) status = lsp_input_open(app, &job->input);
     if (status == LSP_OK) status = take_options(job);
     if (status == LSP_OK) status = list_heads(job);
+    if (status == LSP_OK)
+        status = lsp_keeper_open(app, &job->input, job->full ? 0 : job->count, &job->keeper);
     if (status != LSP_OK) return status;
     lsp_attention_desc *d = &job->input.desc;
     d->memory_limit = lsp_launch_memory_limit(app, &job->memory_source);
@@ -173,6 +175,7 @@ static lsp_status decompose(lsp_svd_job *job, lsp_svd_head *head, head_work *w, 
     lsp_svd_options options = job->options;
     options.progress = tell;
     options.user = &mine;
+    options.pause = lsp_keeper_svd(&job->keeper);
     lsp_status status = lsp_operator_bind(w->op, w->q, w->k);
     if (status == LSP_OK)
         status = job->full ? lsp_svd_full(w->op, &options, &head->svd)
@@ -227,7 +230,9 @@ static lsp_status verify(lsp_svd_job *job, lsp_svd_head *head, const head_work *
 static lsp_status run_head(lsp_svd_job *job, lsp_svd_head *head, lsp_progress *progress)
 {
     head_work w = {.op = NULL};
-    lsp_status status = open_head(job, head, &w);
+    lsp_status status = LSP_OK;
+    if (job->done > 0) status = lsp_keeper_turn(&job->keeper, &job->input, job->done);
+    if (status == LSP_OK) status = open_head(job, head, &w);
     if (status == LSP_OK) status = read_head(job, head, &w);
     if (status == LSP_OK && job->done == 0) status = measure_peak(job);
     if (status == LSP_OK) status = decompose(job, head, &w, progress);
@@ -331,9 +336,11 @@ lsp_status lsp_svd_run(lsp_app *app)
     if (status == LSP_OK) status = measure_peak(&job);
     if (status == LSP_OK) status = write_output(&job);
     if (job.output) (void)lsp_output_discard(&job.output);
+    if (status == LSP_OK) status = lsp_keeper_finish(&job.keeper);
     if (status == LSP_OK) status = report(&job);
     for (int64_t i = 0; job.heads && i < job.count; i++) lsp_svd_destroy(&job.heads[i].svd);
     lsp_memory_free(job.heads);
+    lsp_keeper_close(&job.keeper);
     lsp_input_close(&job.input);
     return status;
 }

@@ -1,6 +1,6 @@
 /* Saving the state of an execution at rest, and going on from it: what a state belongs to, and its arrays.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include "store/checkpoint.h"
+#include "method/checkpoint.h"
 
 #include "base/checked.h"
 #include "base/memory.h"
@@ -157,7 +157,8 @@ lsp_status lsp_checkpoint_look(lsp_context *ctx, const char *file, lsp_checkpoin
 
 /* ---- going on ---------------------------------------------------------------------------------- */
 
-static lsp_status check_fit(lsp_context *ctx, const char *file, const lsp_saved_head *head, const char *mine)
+lsp_status lsp_checkpoint_fits(lsp_context *ctx, const char *file, const lsp_saved_head *head,
+                               const char *mine)
 {
     char name[128], was[256], is[256];
     if (!lsp_identity_differs(head->identity, mine, name, was, is)) return LSP_OK;
@@ -181,25 +182,30 @@ static lsp_status load_head(lsp_attention *plan, const char *file, const char *m
     *damaged = false;
     if (!mine || !lsp_identity_write(plan, marks, mine->identity, sizeof mine->identity))
         status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to compare '%s'", file);
-    if (status == LSP_OK) status = check_fit(ctx, file, head, mine->identity);
+    if (status == LSP_OK) status = lsp_checkpoint_fits(ctx, file, head, mine->identity);
     lsp_memory_free(mine);
     (void)lsp_identity_value(head->progress, "phase", phase, sizeof phase);
     plan->phase = strtoll(phase, NULL, 10);
     return lsp_context_agree(ctx, status);
 }
 
-/* Collective. *damaged: the failure is that of the file, and another one may do. */
-static lsp_status load(lsp_attention *plan, const char *file, const char *marks, bool *damaged)
+typedef struct load_job {
+    lsp_attention *plan;
+    const char *marks;
+} load_job;
+
+static lsp_status load(void *user, const char *file, bool *damaged)
 {
-    lsp_context *ctx = plan->ctx;
+    const load_job *job = user;
+    lsp_context *ctx = job->plan->ctx;
     saved s = {.head = NULL};
     *damaged = false;
     lsp_saved_head *head = lsp_memory_zalloc(1, sizeof *head);
     lsp_status status =
         head ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to read '%s'", file);
     status = lsp_context_agree(ctx, status);
-    if (status == LSP_OK) status = load_head(plan, file, marks, head, damaged);
-    if (status == LSP_OK) status = lsp_context_agree(ctx, describe(plan, marks, &s));
+    if (status == LSP_OK) status = load_head(job->plan, file, job->marks, head, damaged);
+    if (status == LSP_OK) status = lsp_context_agree(ctx, describe(job->plan, job->marks, &s));
     if (status == LSP_OK) {
         *damaged = true;
         status = lsp_saved_read(ctx, file, s.arrays, s.count);
@@ -209,27 +215,39 @@ static lsp_status load(lsp_attention *plan, const char *file, const char *marks,
     return status;
 }
 
+lsp_status lsp_checkpoint_try(lsp_context *ctx, const char *file, lsp_checkpoint_load_fn one, void *user,
+                              lsp_checkpoint_info *info)
+{
+    char previous[PATH_MAX], notice[sizeof info->notice];
+    bool damaged = false, before = false;
+    lsp_status status = one(user, info->file, &damaged);
+    if (status != LSP_ERR_CONTENT || !damaged || info->previous || !lsp_saved_previous(file, previous))
+        return status;
+    (void)snprintf(notice, sizeof notice, "%s", lsp_context_message(ctx));
+    lsp_status found = lsp_saved_exists(ctx, previous, &before);
+    if (found != LSP_OK || !before) return found != LSP_OK ? found : status;
+    (void)snprintf(info->notice, sizeof info->notice, "%s", notice);
+    (void)snprintf(info->file, sizeof info->file, "%s", previous);
+    info->previous = true;
+    return one(user, previous, &damaged);
+}
+
 lsp_status lsp_checkpoint_load(lsp_attention *plan, const char *file, const char *marks, void *out,
                                lsp_checkpoint_info *info)
 {
-    char previous[PATH_MAX];
-    bool damaged = false, before = false;
+    load_job job = {plan, marks};
     /* No row is to be set before it is read. */
     for (int64_t row = 0; row < plan->query_rows; row++) plan->met[row] = LSP_ROW_FINAL;
     plan->out = out;
-    lsp_status status = load(plan, info->file, marks, &damaged);
-    if (status == LSP_ERR_CONTENT && damaged && !info->previous && lsp_saved_previous(file, previous)) {
-        char notice[sizeof info->notice];
-        (void)snprintf(notice, sizeof notice, "%s", lsp_context_message(plan->ctx));
-        lsp_status found = lsp_saved_exists(plan->ctx, previous, &before);
-        if (found != LSP_OK || !before) return found != LSP_OK ? found : status;
-        (void)snprintf(info->notice, sizeof info->notice, "%s", notice);
-        (void)snprintf(info->file, sizeof info->file, "%s", previous);
-        info->previous = true;
-        status = load(plan, previous, marks, &damaged);
-    }
+    lsp_status status = lsp_checkpoint_try(plan->ctx, file, load, &job, info);
     if (status != LSP_OK) return status;
     plan->loaded = true;
     plan->met_pairs = count_pairs(plan);
     return measure(plan, &info->done);
+}
+
+bool lsp_method_can_rest(lsp_method method)
+{
+    const lsp_method_ops *ops = lsp_method_get(method);
+    return ops && ops->state;
 }

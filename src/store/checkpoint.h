@@ -20,7 +20,7 @@ typedef struct lsp_saved_rows {
     void *rows;
 } lsp_saved_rows;
 
-enum { LSP_SAVED_MOST = 24, LSP_SAVED_TEXT = 24576, LSP_SAVED_PROGRESS = 256 };
+enum { LSP_SAVED_MOST = 224, LSP_SAVED_TEXT = 24576, LSP_SAVED_PROGRESS = 4096 };
 
 /* Lines "name = value". */
 typedef struct lsp_saved_head {

@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +84,23 @@ static unsigned place_word(void)
     return hash;
 }
 
+/* When a process was started, in ticks of the machine; 0: it is no more. Its number alone may be another's by now. */
+static unsigned long long start_of(pid_t process)
+{
+    enum { FIELDS = 19 }; /* between the command's name, in parentheses, and the time */
+    char name[40], text[1024] = "";
+    (void)snprintf(name, sizeof name, "/proc/%ld/stat", (long)process);
+    FILE *stream = fopen(name, "r");
+    if (!stream) return 0;
+    size_t length = fread(text, 1, sizeof text - 1, stream);
+    (void)fclose(stream);
+    text[length] = '\0';
+    const char *at = strrchr(text, ')');
+    at = at ? strchr(at, ' ') : NULL;
+    for (int i = 0; at && i < FIELDS; i++) at = strchr(at + 1, ' ');
+    return at ? strtoull(at, NULL, 10) : 0;
+}
+
 enum { NAME_ROOM = 200 }; /* of the 255 bytes of a name; the rest is for our dot, numbers and ending */
 
 lsp_status lsp_output_name(lsp_output *output, const char *file)
@@ -106,8 +122,9 @@ lsp_status lsp_output_name(lsp_output *output, const char *file)
     if (status != LSP_OK) return status;
     folder_of(output->file, folder, sizeof folder);
     const char *slash = strrchr(output->file, '/'), *name = slash ? slash + 1 : output->file;
-    int written = snprintf(output->temporary, sizeof output->temporary, "%s/.%.*s.%08x-%x-%08x.partial",
-                           folder, NAME_ROOM, name, place_word(), (unsigned)getpid(), random_word());
+    int written =
+        snprintf(output->temporary, sizeof output->temporary, "%s/.%.*s.%08x-%x-%llx-%08x.partial", folder,
+                 NAME_ROOM, name, place_word(), (unsigned)getpid(), start_of(getpid()), random_word());
     if (written < 0 || (size_t)written >= sizeof output->temporary)
         return lsp_context_fail(ctx, LSP_ERR_FILE, "cannot create '%s': its name is too long", file);
     return LSP_OK;
@@ -168,13 +185,15 @@ static bool is_left(const char *entry, const char *name, bool any)
 {
     size_t length = strnlen(name, NAME_ROOM);
     unsigned place = 0, process = 0, number = 0;
+    unsigned long long start = 0;
     int end = 0;
     if (entry[0] != '.' || strncmp(entry + 1, name, length) != 0) return false;
-    if (sscanf(entry + 1 + length, ".%8x-%x-%8x.partial%n", &place, &process, &number, &end) != 3 ||
+    if (sscanf(entry + 1 + length, ".%8x-%x-%llx-%8x.partial%n", &place, &process, &start, &number, &end) !=
+            4 ||
         entry[1 + length + (size_t)end] != '\0' || end == 0)
         return false;
     if (any) return true;
-    return place == place_word() && process > 0 && kill((pid_t)process, 0) != 0 && errno == ESRCH;
+    return place == place_word() && start_of((pid_t)process) != start;
 }
 
 /* Rank 0. */

@@ -13,7 +13,7 @@ import unittest
 
 import h5py
 import numpy as np
-from common import operands, oracle, write_input
+from common import operands, oracle, text, write_input
 from test_kill import STOPPED, Running, send
 
 CONTENT, FILE = 3, 6
@@ -181,6 +181,55 @@ class Checkpoint(Running):
                 file.write(b"x" * 5000)
         else:
             os.remove(self.checkpoint)
+
+    # ---- other methods ----
+
+    def test_block_and_topk(self):
+        for changes in (
+            {"attention__method": "block", "attention__block_size": 700},
+            {"attention__method": "topk", "attention__topk": 40, "attention__renormalize": "yes"},
+        ):
+            with self.subTest(**changes):
+                sums = self.run_whole(**changes)
+                self.expect_stop(self.stop(2, **changes))
+                self.expect_end(3, sums, checkpoint__every_seconds=0.05, **changes)
+
+    def svd(self, ranks, after=None, command="svd"):
+        """A decomposition, stopped some seconds after it listens."""
+        keys = {"attention__rank": 12, "attention__oversample": 4, "verify__rows": 4}
+        process = self.start(ranks, command=command, **keys)
+        if after is not None:
+            pids = self.until_it_listens(process, ranks)
+            time.sleep(after)
+            send(pids, signal.SIGUSR1)
+        return self.end(process)
+
+    def test_svd(self):
+        """Between two products: the same bits on the same ranks, singular values to 1e-10 on others."""
+        code, told = self.svd(2)
+        self.assertEqual(code, 0, told)
+        with h5py.File(self.output) as file:
+            values = file["singular_values"][...]
+            sums = {name: text(file[name].attrs["xxh64"]) for name in ("singular_values", "u", "vt")}
+        os.remove(self.output)
+        seconds = self.told()["seconds"]["total"]
+        for ranks_of_run in ([2], [3, 1]):
+            stopped, resumed = 0, 0
+            for number in range(20):
+                ranks = ranks_of_run[number % len(ranks_of_run)]
+                code, told = self.svd(ranks, after=seconds * 0.3 if number < 6 else None)
+                resumed += "going on from" in told
+                if code == 0:
+                    break
+                self.assertEqual(code, STOPPED, told)
+                stopped += 1
+            self.assertTrue(stopped > 0 and resumed > 0, (stopped, resumed))
+            with h5py.File(self.output) as file:
+                np.testing.assert_allclose(file["singular_values"][...], values, rtol=1e-10)
+                if ranks_of_run == [2]:
+                    self.assertEqual({name: text(file[name].attrs["xxh64"]) for name in sums}, sums)
+            self.expect_nothing_left()
+            os.remove(self.output)
 
     # ---- disks ----
 

@@ -75,10 +75,10 @@ class Running(Case):
         keys.update({key.replace("__", "."): value for key, value in changes.items()})
         return keys
 
-    def start(self, ranks, env=None, **changes):
+    def start(self, ranks, env=None, command="attend", **changes):
         options = [f"--{key}={value}" for key, value in self.keys(**changes).items()]
         process = subprocess.Popen(
-            [*launcher(ranks), BIN, "attend", *options],
+            [*launcher(ranks), BIN, command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
