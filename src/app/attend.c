@@ -10,6 +10,7 @@
 #include "app/report.h"
 #include "app/result.h"
 #include "app/runs.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -42,6 +43,7 @@ static lsp_status prepare(attend_state *s)
     lsp_app *app = s->app;
     lsp_report *report = &s->report;
     double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
     if (status == LSP_OK) status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_input_open(app, &s->input);
@@ -71,6 +73,7 @@ static lsp_status read_operands(attend_state *s)
 {
     lsp_operands *o = &s->operands;
     double begin = lsp_clock();
+    lsp_watchdog_phase("read", false);
     lsp_status status =
         lsp_attention_runs(s->plan, LSP_QUERIES, &o->query_runs, &o->query_run_count, &o->query_rows);
     if (status == LSP_OK)
@@ -104,9 +107,12 @@ static lsp_status compute(attend_state *s)
     lsp_progress progress;
     lsp_progress_start(s->app, s->report.flops, &progress);
     lsp_attention_set_progress(s->plan, lsp_progress_update, &progress);
+    lsp_watchdog_phase("compute",
+                       lsp_method_can_rest(s->input.desc.method)); /* others do not tell their progress */
     status = lsp_attention_execute(s->plan, o->q, o->k, o->v, o->out, o->lse, &stats);
     lsp_attention_set_progress(s->plan, NULL, NULL);
     lsp_progress_end(&progress);
+    lsp_watchdog_phase("verify", false);
     s->report.seconds[LSP_PHASE_COMPUTE] = stats.seconds_compute;
     s->report.seconds[LSP_PHASE_GATHER] = stats.seconds_gather_exposed;
     s->report.received = stats.bytes_received;
@@ -135,6 +141,7 @@ static lsp_status write_output(attend_state *s)
     lsp_app *app = s->app;
     lsp_operands *o = &s->operands;
     double begin = lsp_clock();
+    lsp_watchdog_phase("write", false);
     lsp_run *runs = lsp_runs_map(o->query_runs, o->query_run_count, NULL, -s->input.desc.row_begin);
     lsp_status status = LSP_OK;
     if (!runs) status = lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");

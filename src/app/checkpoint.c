@@ -5,6 +5,7 @@
 #include "app/format.h"
 #include "app/launch.h"
 #include "app/report.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -242,7 +243,9 @@ static lsp_status rest(void *user, lsp_want why)
     lsp_keeper *k = user;
     double begin = lsp_clock();
     int64_t bytes = 0;
+    lsp_watchdog_phase("checkpoint", false);
     lsp_status status = lsp_checkpoint_save(k->plan, k->file, k->marks, &bytes);
+    lsp_watchdog_phase("compute", true);
     return conclude(k, why, status, bytes, begin);
 }
 

@@ -5,6 +5,7 @@
 #include "app/arguments.h"
 #include "app/checkpoint.h"
 #include "app/launch.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 
 #include <omp.h>
@@ -66,7 +67,9 @@ static lsp_status run_command(lsp_app *app, int argc, char **argv)
         return status;
     }
     lsp_launch_warn_oversubscribed(app);
+    if (app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD)) lsp_watchdog_start(app);
     status = app->command->run(app);
+    lsp_watchdog_stop();
     if (status != LSP_OK) {
         /* When MPI itself has failed, rank 0 may never come here. */
         int failed = lsp_context_failed_rank(app->ctx);

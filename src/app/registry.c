@@ -125,6 +125,9 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    LSP_FOR_ATTEND | LSP_FOR_SVD,
                                    "seconds before the end of a Slurm job at which to save and stop, at "
                                    "most a fifth of what is left of it at the start"},
+    [LSP_KEY_CHECKPOINT_WATCHDOG] =
+        {"checkpoint", "watchdog", LSP_OPTION_REAL, "600", NULL, 0, 1e9, LSP_FOR_ATTEND | LSP_FOR_SVD,
+         "seconds without progress of a rank after which the run is ended; 0: never"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
                              LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD | LSP_FOR_COMPARE,
                              "rows recomputed in double precision; 0: none"},

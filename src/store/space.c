@@ -84,7 +84,8 @@ static unsigned place_word(void)
     return hash;
 }
 
-/* When a process was started, in ticks of the machine; 0: it is no more. Its number alone may be another's by now. */
+/* When a process was started, in ticks of the machine; 0: it is no more, or a zombie. Its number alone may be another's
+ * by now. */
 static unsigned long long start_of(pid_t process)
 {
     enum { FIELDS = 19 }; /* between the command's name, in parentheses, and the time */
@@ -97,6 +98,7 @@ static unsigned long long start_of(pid_t process)
     text[length] = '\0';
     const char *at = strrchr(text, ')');
     at = at ? strchr(at, ' ') : NULL;
+    if (at && (at[1] == 'Z' || at[1] == 'X')) return 0;
     for (int i = 0; at && i < FIELDS; i++) at = strchr(at + 1, ' ');
     return at ? strtoull(at, NULL, 10) : 0;
 }

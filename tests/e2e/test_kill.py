@@ -141,9 +141,12 @@ class Running(Case):
 class Kill(Running):
     def kill(self, process, ranks, chance):
         """Kills one rank or all, in the moment that was drawn; what was being done."""
-        moment = chance.choice(["any", "any", "checkpoint", "end"])
+        moment = chance.choice(["any", "first checkpoint", "later checkpoint", "later checkpoint", "end"])
         pids = self.until_it_listens(process, ranks)
-        if moment == "checkpoint":
+        if moment == "later checkpoint":
+            self.wait_for(lambda: os.path.exists(self.checkpoint), process)
+            time.sleep(self.seconds * chance.uniform(0, 0.5))
+        if "checkpoint" in moment:
             self.wait_for(lambda: glob.glob(self.path(".out.h5.checkpoint.*.partial")), process)
             time.sleep(chance.choice([0, 0.001, 0.005]))
         elif moment == "end":
