@@ -4,6 +4,7 @@
  *   tensor.h     tensors in HDF5, read and written by all ranks together
  *   attention.h  plan and execute
  *   layer.h      projections, heads, attention, output projection
+ *   checkpoint.h stop an execution, save its state, go on
  *   operator.h   W X and W^T Y, W never formed
  *   svd.h        truncated SVD of W with a certificate
  *   topk.h       what the method topk kept
@@ -18,6 +19,7 @@
 #define LONGSPAN_LONGSPAN_H
 
 #include <longspan/attention.h>
+#include <longspan/checkpoint.h>
 #include <longspan/compare.h>
 #include <longspan/context.h>
 #include <longspan/foreign.h>

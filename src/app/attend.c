@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "app/certificate.h"
+#include "app/checkpoint.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
@@ -9,6 +10,7 @@
 #include "app/report.h"
 #include "app/result.h"
 #include "app/runs.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -23,6 +25,7 @@ typedef struct attend_state {
     lsp_operands operands;
     lsp_weights weights;
     lsp_report report;
+    lsp_keeper keeper;
 } attend_state;
 
 /* Adds whose limit it was to the library's text, which knows the number only. */
@@ -40,9 +43,12 @@ static lsp_status prepare(attend_state *s)
     lsp_app *app = s->app;
     lsp_report *report = &s->report;
     double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
     if (status == LSP_OK) status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_input_open(app, &s->input);
+    if (status == LSP_OK)
+        status = lsp_keeper_open(app, &s->input, lsp_method_can_rest(s->input.desc.method), &s->keeper);
     if (status != LSP_OK) return status;
     report->memory_limit = lsp_launch_memory_limit(app, &report->memory_source);
     s->input.desc.memory_limit = report->memory_limit;
@@ -67,12 +73,14 @@ static lsp_status read_operands(attend_state *s)
 {
     lsp_operands *o = &s->operands;
     double begin = lsp_clock();
+    lsp_watchdog_phase("read", false);
     lsp_status status =
         lsp_attention_runs(s->plan, LSP_QUERIES, &o->query_runs, &o->query_run_count, &o->query_rows);
     if (status == LSP_OK)
         status = lsp_attention_runs(s->plan, LSP_KEYS, &o->key_runs, &o->key_run_count, &o->key_rows);
     status = lsp_context_agree(s->app->ctx, status);
     if (status == LSP_OK) status = lsp_operands_read(s->app, &s->input, s->report.has_lse, o);
+    if (status == LSP_OK) status = lsp_keeper_attach(&s->keeper, s->plan, o->out);
     s->report.nonfinite = o->nonfinite;
     s->report.seconds[LSP_PHASE_READ] += lsp_clock() - begin;
     return status;
@@ -99,9 +107,12 @@ static lsp_status compute(attend_state *s)
     lsp_progress progress;
     lsp_progress_start(s->app, s->report.flops, &progress);
     lsp_attention_set_progress(s->plan, lsp_progress_update, &progress);
+    lsp_watchdog_phase("compute",
+                       lsp_method_can_rest(s->input.desc.method)); /* others do not tell their progress */
     status = lsp_attention_execute(s->plan, o->q, o->k, o->v, o->out, o->lse, &stats);
     lsp_attention_set_progress(s->plan, NULL, NULL);
     lsp_progress_end(&progress);
+    lsp_watchdog_phase("verify", false);
     s->report.seconds[LSP_PHASE_COMPUTE] = stats.seconds_compute;
     s->report.seconds[LSP_PHASE_GATHER] = stats.seconds_gather_exposed;
     s->report.received = stats.bytes_received;
@@ -130,6 +141,7 @@ static lsp_status write_output(attend_state *s)
     lsp_app *app = s->app;
     lsp_operands *o = &s->operands;
     double begin = lsp_clock();
+    lsp_watchdog_phase("write", false);
     lsp_run *runs = lsp_runs_map(o->query_runs, o->query_run_count, NULL, -s->input.desc.row_begin);
     lsp_status status = LSP_OK;
     if (!runs) status = lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");
@@ -188,6 +200,7 @@ lsp_status lsp_attend_run(lsp_app *app)
 {
     attend_state s = {.app = app};
     s.report.input = &s.input;
+    s.report.keeper = &s.keeper;
     lsp_status status = prepare(&s);
     if (status == LSP_OK) status = read_operands(&s);
     if (status == LSP_OK) status = compute(&s);
@@ -195,10 +208,13 @@ lsp_status lsp_attend_run(lsp_app *app)
     bool failed = s.report.verified && !s.report.verify.passed;
     if (status == LSP_OK && !failed) status = write_output(&s);
     if (s.output) (void)lsp_output_discard(&s.output);
+    /* Also after a failed verification: what it was computed from is not to be gone on from. */
+    if (status == LSP_OK) status = lsp_keeper_finish(&s.keeper);
     if (status == LSP_OK) status = report_run(&s);
     lsp_weights_free(&s.weights);
     lsp_operands_free(&s.operands);
     (void)lsp_attention_destroy(&s.plan);
+    lsp_keeper_close(&s.keeper);
     lsp_input_close(&s.input);
     return status;
 }

@@ -138,6 +138,23 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_SVD | LSP_FOR_COMPARE |
                                        LSP_FOR_LAYER | LSP_FOR_MAP,
                                    "NaN or Inf in the input"},
+    [LSP_KEY_CHECKPOINT_FILE] =
+        {"checkpoint", "file", LSP_OPTION_PATH, "auto", NULL, 0, 0, LSP_FOR_ATTEND | LSP_FOR_SVD,
+         "file to save the state in (auto: output.file with .checkpoint added; none)"},
+    [LSP_KEY_CHECKPOINT_EVERY_SECONDS] = {"checkpoint", "every_seconds", LSP_OPTION_REAL, "0", NULL, 0, 1e9,
+                                          LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                          "between two checkpoints; 0: only on USR1, TERM and before the "
+                                          "job's time limit"},
+    [LSP_KEY_CHECKPOINT_RESUME] = {"checkpoint", "resume", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
+                                   LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                   "go on from a checkpoint (auto: when there is one)"},
+    [LSP_KEY_CHECKPOINT_MARGIN] = {"checkpoint", "margin", LSP_OPTION_REAL, "120", NULL, 0, 1e9,
+                                   LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                   "seconds before the end of a Slurm job at which to save and stop, at "
+                                   "most a fifth of what is left of it at the start"},
+    [LSP_KEY_CHECKPOINT_WATCHDOG] =
+        {"checkpoint", "watchdog", LSP_OPTION_REAL, "600", NULL, 0, 1e9, LSP_FOR_ATTEND | LSP_FOR_SVD,
+         "seconds without progress of a rank after which the run is ended; 0: never"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
                              LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD | LSP_FOR_COMPARE |
                                  LSP_FOR_LAYER | LSP_FOR_MAP,

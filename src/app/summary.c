@@ -128,6 +128,7 @@ static void print_result(const lsp_report *report)
                          report->verify.near_ties, lsp_dtype_name(report->input->desc.compute));
     }
     lsp_certificate_print(&report->certificate);
+    lsp_keeper_print(report->keeper);
     if (report->output) {
         (void)printf("  output   %s: /out xxh64 %016" PRIx64, report->output, report->out_checksum);
         if (report->has_lse) (void)printf(", /lse xxh64 %016" PRIx64, report->lse_checksum);

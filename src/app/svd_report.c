@@ -163,6 +163,7 @@ void lsp_svd_print(const lsp_svd_job *job)
                      " rows of each head in double precision: relative error %.2e at most (tolerance %.1e)\n",
                      job->heads[0].verify.rows, worst, tolerance);
     }
+    lsp_keeper_print(&job->keeper);
     print_blas(job);
     const char *plot = lsp_options_text(job->app->options, LSP_KEY_REPORT_PLOT);
     if (*plot) (void)printf("  picture  %s\n", plot);
@@ -239,6 +240,7 @@ cJSON *lsp_svd_json(const lsp_svd_job *job)
     lsp_json_add_number(object, "gflops", gflops(job));
     lsp_json_add_number(object, "fma_peak_gflops", job->peak_gflops);
     lsp_json_add_number(object, "efficiency", job->peak_gflops > 0 ? gflops(job) / job->peak_gflops : 0);
+    lsp_keeper_add_json(object, &job->keeper);
     cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
     lsp_json_add_number(bytes, "gathered", job->received_all);
     lsp_json_add_number(bytes, "peak_rss_max", (double)job->rss_max);

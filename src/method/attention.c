@@ -198,15 +198,14 @@ static lsp_status allocate(lsp_attention *plan)
     plan->room_tiles = tiles / threads;
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->partition, plan->group_rank, threads);
     int64_t room_rows = lsp_attention_room_rows(&plan->partition, plan->group_rank, threads);
-    int64_t chunks = plan->matrix_count * lsp_ceil_div(plan->rows, plan->chunk_rows);
-    plan->chunk_stage = lsp_memory_zalloc(chunks, sizeof *plan->chunk_stage);
+    plan->met = lsp_memory_alloc(plan->query_rows, sizeof *plan->met);
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
     plan->bounds = lsp_memory_alloc(tiles, sizeof *plan->bounds);
     plan->held = lsp_memory_alloc(tiles, sizeof *plan->held);
     plan->rooms = lsp_memory_zalloc(threads, sizeof *plan->rooms);
-    bool ok = plan->chunk_stage && plan->packed_k && plan->packed_v && plan->bounds && plan->held &&
-              plan->rooms && allocate_state(plan, element);
+    bool ok = plan->met && plan->packed_k && plan->packed_v && plan->bounds && plan->held && plan->rooms &&
+              allocate_state(plan, element);
     for (int t = 0; ok && t < threads; t++) {
         lsp_thread_room *room = &plan->rooms[t];
         room->q = lsp_memory_alloc(room_rows * shape->k_depth, packed);
@@ -324,16 +323,17 @@ lsp_status lsp_attention_destroy(lsp_attention **out)
     const lsp_method_ops *method = plan->problem.ops;
     if (method && method->release) method->release(plan);
     lsp_gather_destroy(&plan->gather);
+    lsp_pause_release(plan);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
         lsp_memory_free(plan->rooms[t].q);
         lsp_memory_free(plan->rooms[t].norm);
         lsp_memory_free(plan->rooms[t].sight);
         lsp_memory_free(plan->rooms[t].scratch);
     }
-    void *const owned[] = {plan->rooms,       plan->max,         plan->sum,         plan->bounds,
-                           plan->packed_k,    plan->packed_v,    plan->owned_first, plan->panels,
-                           plan->panel_tiles, plan->key_runs,    plan->query_runs,  plan->matrices,
-                           plan->unit_matrix, plan->chunk_stage, plan->held,        plan->recent.out,
+    void *const owned[] = {plan->rooms,       plan->max,       plan->sum,         plan->bounds,
+                           plan->packed_k,    plan->packed_v,  plan->owned_first, plan->panels,
+                           plan->panel_tiles, plan->key_runs,  plan->query_runs,  plan->matrices,
+                           plan->unit_matrix, plan->met,       plan->held,        plan->recent.out,
                            plan->recent.max,  plan->recent.sum};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
     lsp_partition_free(&plan->partition);
@@ -348,6 +348,8 @@ lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void 
 {
     lsp_method_arrays arrays = {q, k, v, out, lse};
     lsp_attention_stats own;
+    lsp_pause_begin(plan);
+    plan->out = out;
     return plan->problem.ops->execute(plan, &arrays, stats ? stats : &own);
 }
 

@@ -102,6 +102,7 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
         lsp_partition_packed_tiles(p, r, threads) * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
     int64_t state = (lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2) * element; /* of a row */
     if (method->row_bytes) state = method->row_bytes(p->problem, kernel);
+    state += (int64_t)sizeof(int64_t); /* met */
     int64_t matrix = method->matrix_bytes ? method->matrix_bytes(p->problem, threads) : 0;
     f.work = state * rows + matrix * lsp_partition_matrices(p, group) +
              threads * (room * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +

@@ -125,7 +125,7 @@ static lsp_status check_memory(lsp_krylov *j)
     return lsp_context_agree(ctx, status);
 }
 
-static lsp_status prepare(lsp_krylov *j)
+lsp_status lsp_krylov_prepare(lsp_krylov *j)
 {
     const lsp_attention_desc *d = &j->op->plan->problem.desc;
     size_t element = lsp_dtype_size(d->compute);
@@ -141,7 +141,7 @@ static lsp_status prepare(lsp_krylov *j)
     return lsp_context_agree(j->ctx, status);
 }
 
-static void release(lsp_krylov *j)
+void lsp_krylov_release(lsp_krylov *j)
 {
     for (lsp_krylov_block *b = j->blocks; b && b < j->blocks + j->block_count; b++) {
         lsp_memory_free(b->p);
@@ -151,14 +151,20 @@ static void release(lsp_krylov *j)
     lsp_memory_free(j->q);
     lsp_memory_free(j->x);
     lsp_memory_free(j->y);
+    j->blocks = NULL;
+    j->q = j->x = j->y = NULL;
+    j->block_count = j->basis = 0;
+    j->done = 0;
+    j->stage = LSP_KRYLOV_NOTHING;
 }
 
-static lsp_status attempt(lsp_krylov j, lsp_svd *svd)
+/* Where nothing was gone on from, all is prepared here. */
+static lsp_status attempt(lsp_krylov *j, lsp_svd *svd)
 {
-    lsp_status status = prepare(&j);
-    if (status == LSP_OK) status = lsp_krylov_grow(&j);
-    if (status == LSP_OK) status = decompose(&j, svd);
-    release(&j);
+    lsp_status status = j->blocks ? LSP_OK : lsp_krylov_prepare(j);
+    if (status == LSP_OK) status = lsp_krylov_grow(j);
+    if (status == LSP_OK) status = decompose(j, svd);
+    lsp_krylov_release(j);
     return status;
 }
 
@@ -199,12 +205,21 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
     if (status == LSP_OK) status = lsp_grid_create(ctx, ctx->layout.ranks, 1, &j.grid);
     /* With a tolerance the rank is found from below: all attempts but the last cost together as much as it. */
     j.rank = lsp_krylov_first_rank(options, most);
-    for (bool again = status == LSP_OK; again; j.rank = lsp_min(most, 2 * j.rank)) {
+    j.svd = svd;
+    if (status == LSP_OK && options->pause && options->pause->resume) status = lsp_krylov_resume(&j);
+    bool again = status == LSP_OK && j.stage != LSP_KRYLOV_FINISHED;
+    for (svd->attempts = j.attempts; again; j.rank = lsp_min(most, 2 * j.rank)) {
         forget(svd);
         j.last = j.rank == most;
-        status = attempt(j, svd);
+        j.attempts = svd->attempts;
+        status = attempt(&j, svd);
         svd->attempts++;
         again = status == LSP_OK && !svd->tolerance_met && !j.last;
+    }
+    lsp_krylov_release(&j);
+    if (status == LSP_OK && options->pause) {
+        j.stage = LSP_KRYLOV_FINISHED;
+        status = lsp_krylov_rest(&j);
     }
     lsp_grid_destroy(&j.grid);
     if (status == LSP_OK) {

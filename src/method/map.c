@@ -277,13 +277,16 @@ static lsp_status execute(lsp_attention *plan, const lsp_method_arrays *arrays, 
                         .progress_begin = first_share,
                         .progress_end = 1};
     int64_t empty_rows = 0;
+    size_t met_bytes = (size_t)plan->query_rows * sizeof *plan->met; /* each pass meets all keys */
     reset(&p);
+    memset(plan->met, 0, met_bytes);
     /* A gather of keys alone takes no values, but wants an address. */
     lsp_status status = lsp_context_agree(plan->ctx, lsp_walk_run(&sums, arrays->k, arrays->k));
     double waited = lsp_gather_seconds_waited(plan->gather),
            received = lsp_gather_bytes_received(plan->gather);
     if (status == LSP_OK) {
         empty_rows = settle(&p);
+        memset(plan->met, 0, met_bytes);
         status = lsp_context_agree(plan->ctx, lsp_walk_run(&weights, arrays->k, arrays->k));
         waited += lsp_gather_seconds_waited(plan->gather);
         received += lsp_gather_bytes_received(plan->gather);

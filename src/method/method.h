@@ -11,11 +11,23 @@
 #include "kernel/kernel.h"
 #include "method/partition.h"
 
+#include <longspan/attention.h>
+
 /* Of one execution: this rank's runs, as lsp_attention_execute has them. */
 typedef struct lsp_method_arrays {
     const void *q, *k, *v;
     void *out, *lse; /* lse may be NULL */
 } lsp_method_arrays;
+
+/* One array of a state, all query rows of this rank. */
+typedef struct lsp_state_rows {
+    const char *name; /* "/max" */
+    lsp_dtype type;   /* f32, f64, or i64 with one column */
+    int64_t columns;
+    void *rows;
+} lsp_state_rows;
+
+enum { LSP_STATE_MOST = 16 };
 
 typedef struct lsp_method_ops {
     const char *name;
@@ -40,6 +52,11 @@ typedef struct lsp_method_ops {
                            lsp_estimate *estimate, lsp_error *error);
     /* Local. Bytes besides for each query head of each batch, whatever its rows; NULL: none. */
     int64_t (*matrix_bytes)(const lsp_problem *problem, int threads);
+    /* Share of the work that phase 0 is, and phase 1 the rest; 0: there is but one. */
+    double first_phase;
+    /* Local. The arrays [query rows][columns] that are the state of an execution at rest in plan->phase, and whose rows
+     * are all set then; out is plan->out. Returns how many. NULL: executions of this method do not rest. */
+    int (*state)(lsp_attention *plan, lsp_state_rows *arrays);
     /* Collective. Computes; fills every field of *stats. Every rank returns the same. */
     lsp_status (*execute)(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats);
 } lsp_method_ops;
@@ -53,5 +70,8 @@ extern const lsp_method_ops lsp_method_exact, lsp_method_block, lsp_method_topk,
 /* Collective. Exact attention over what the plan's mask shows; also what block is made of. */
 lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *arrays,
                              lsp_attention_stats *stats);
+
+/* Local. Its state. */
+int lsp_exact_state(lsp_attention *plan, lsp_state_rows *arrays);
 
 #endif

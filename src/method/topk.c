@@ -16,6 +16,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Of the work: the first pass. */
+#define KEYS_SHARE 0.95
+
 /* One execution. */
 typedef struct pass {
     lsp_attention *plan;
@@ -130,7 +133,8 @@ static void *at(const lsp_attention *plan, const void *values, int64_t index)
     return (char *)(uintptr_t)values + (size_t)index * element_size(&plan->problem.desc);
 }
 
-static void reset(const pass *p)
+/* Rows as they are at first, or those of a loaded first pass. */
+static void reset(const pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     lsp_topk *t = p->topk;
@@ -139,13 +143,15 @@ static void reset(const pass *p)
 #pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
     for (int64_t c = 0; c < chunks; c++) {
         int64_t begin = c * plan->chunk_rows, end = lsp_min(begin + plan->chunk_rows, plan->query_rows);
+        memset(t->sums + begin * d_v, 0, (size_t)((end - begin) * d_v) * sizeof(double));
+        if (loaded) continue;
         fill(type, plan->max, begin, end, -INFINITY);
         fill(type, plan->sum, begin, end, 0);
         fill(type, t->recent.max, begin, end, -INFINITY);
         fill(type, t->recent.sum, begin, end, 0);
         fill(type, t->candidates.least, begin, end, -INFINITY);
         memset(t->candidates.counts + begin, 0, (size_t)(end - begin) * sizeof(int32_t));
-        memset(t->sums + begin * d_v, 0, (size_t)((end - begin) * d_v) * sizeof(double));
+        memset(plan->met + begin, 0, (size_t)(end - begin) * sizeof *plan->met);
     }
 }
 
@@ -285,7 +291,8 @@ static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin,
     }
 }
 
-static int64_t settle_all(const pass *p)
+/* Of all rows; `loaded`: they are chosen already, and only what is not saved is missing. */
+static int64_t settle_all(const pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     int64_t chunks = lsp_ceil_div(plan->rows, plan->chunk_rows), tasks = plan->matrix_count * chunks,
@@ -297,7 +304,7 @@ static int64_t settle_all(const pass *p)
                 rows = lsp_min(plan->chunk_rows, plan->rows - begin);
         int64_t first = matrix->first + begin;
         uint64_t mode = lsp_fpmode_enter();
-        settle(p, matrix, begin, rows);
+        if (!loaded) settle(p, matrix, begin, rows);
         memset(p->topk->added + first, 0, (size_t)rows * sizeof *p->topk->added);
         lsp_row_state total = totals_at(p, first);
         empty += plan->kernel->finish(0, rows, total.max, total.max, total.sum,
@@ -382,18 +389,28 @@ static lsp_status execute(lsp_attention *plan, const lsp_method_arrays *arrays, 
                      .user = &p,
                      .pack = pack,
                      .compute = choose,
-                     .progress_end = 0.95};
+                     .progress_end = KEYS_SHARE};
     lsp_walk values = {.plan = plan,
                        .gather = t->values,
                        .user = &p,
                        .compute = add_values,
-                       .progress_begin = 0.95,
+                       .progress_begin = KEYS_SHARE,
                        .progress_end = 1};
     int64_t empty_rows = 0;
-    reset(&p);
-    /* A gather of one operand takes no rows of the other, but wants an address. */
-    lsp_status status = lsp_walk_run(&keys, arrays->k, arrays->k);
-    if (status == LSP_OK) empty_rows = settle_all(&p);
+    bool loaded = plan->loaded, chosen = loaded && plan->phase == LSP_TOPK_VALUES;
+    lsp_status status = LSP_OK;
+    plan->loaded = false;
+    keys.met_pairs = loaded && !chosen ? plan->met_pairs : 0;
+    values.met_pairs = chosen ? plan->met_pairs : 0;
+    if (!chosen) {
+        plan->phase = LSP_TOPK_KEYS;
+        reset(&p, loaded);
+        /* A gather of one operand takes no rows of the other, but wants an address. */
+        status = lsp_walk_run(&keys, arrays->k, arrays->k);
+    }
+    if (status == LSP_OK) empty_rows = settle_all(&p, chosen);
+    if (status == LSP_OK && !chosen) memset(plan->met, 0, (size_t)plan->query_rows * sizeof *plan->met);
+    plan->phase = LSP_TOPK_VALUES;
     status = lsp_context_agree(plan->ctx, status);
     if (status == LSP_OK) status = lsp_walk_run(&values, arrays->v, arrays->v);
     if (status == LSP_OK) store_out(&p);
@@ -418,4 +435,6 @@ const lsp_method_ops lsp_method_topk = {.name = "topk",
                                         .prepare = prepare,
                                         .release = release,
                                         .row_bytes = row_bytes,
+                                        .first_phase = KEYS_SHARE,
+                                        .state = lsp_topk_state,
                                         .execute = execute};
