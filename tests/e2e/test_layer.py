@@ -346,6 +346,21 @@ class Methods(LayerCase):
         self.assertFalse(report["verify"]["end_to_end"])
         self.assertGreater(report["certificate"]["dropped_mass_mean"], 0)
 
+    def test_lowrank(self):
+        """With every singular value it is exact attention; with some it has a certificate."""
+        x, weights = make_rows((150, 32)), make_weights(32, 4, 2, 8)
+        keys = dict(layer__heads=4, layer__kv_heads=2, attention__method="lowrank")
+        source = self.write("in.h5", x=x, weights=weights)
+        expected = layer_oracle.layer(x, weights, 4, 2)
+        for ranks in (1, 3):
+            y, _, report = self.layer(source, ranks, attention__rank=150, **keys)
+            self.near(y, expected, 1e-5, f"{ranks} ranks")
+            self.assertTrue(report["verify"]["passed"])
+        _, _, report = self.layer(source, 2, attention__rank=20, **keys)
+        self.assertTrue(report["verify"]["passed"])
+        self.assertFalse(report["verify"]["end_to_end"])
+        self.assertGreater(report["certificate"]["frobenius_relative"], 0)
+
 
 class Cross(LayerCase):
     weights = make_weights(40, 4, 2, 10)
