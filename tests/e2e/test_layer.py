@@ -177,18 +177,17 @@ class Weights(LayerCase):
 class Positions(LayerCase):
     def test_rotary(self):
         x, weights = make_rows((531, 40)), make_weights(40, 4, 2, 10)
-        for pairing in ("half", "interleaved"):
-            for base in (10000, 37.5):
-                self.check(
-                    x=x,
-                    weights=weights,
-                    rule=dict(rope_base=base, rope_pairing=pairing, mask="causal"),
-                    layer__heads=4,
-                    layer__kv_heads=2,
-                    layer__rope_base=base,
-                    layer__rope_pairing=pairing,
-                    attention__mask="causal",
-                )
+        for pairing, base in (("half", 10000), ("interleaved", 37.5)):
+            self.check(
+                x=x,
+                weights=weights,
+                rule=dict(rope_base=base, rope_pairing=pairing, mask="causal"),
+                layer__heads=4,
+                layer__kv_heads=2,
+                layer__rope_base=base,
+                layer__rope_pairing=pairing,
+                attention__mask="causal",
+            )
 
     def test_rotary_changes_with_the_pairing(self):
         source = self.write("in.h5", x=make_rows((50, 40)), weights=make_weights(40, 4, 4, 10))
@@ -241,7 +240,6 @@ class Rules(LayerCase):
     def test_causal(self):
         for partition in ("auto", "contiguous", "balanced"):
             self.check(
-                ranks=(1, 2, 3),
                 x=self.x,
                 weights=self.weights,
                 rule=dict(mask="causal"),
@@ -301,8 +299,7 @@ class Rules(LayerCase):
         source = self.write("in.h5", x=self.x, weights=self.weights)
         sums = {
             self.layer(source, 4, layer__heads=4, compute__head_groups=groups, compute__gather=gather)[1]
-            for groups in (1, 2, 4)
-            for gather in ("all", "panels", "chain")
+            for groups, gather in ((1, "all"), (1, "panels"), (2, "chain"), (4, "panels"))
         }
         self.assertEqual(len(sums), 1)
 
@@ -368,7 +365,6 @@ class Cross(LayerCase):
     def cross(self, n, m, batch=None, rule=None, **keys):
         lead = () if batch is None else (batch,)
         return self.check(
-            ranks=(1, 2, 3),
             x=make_rows(lead + (n, 40)),
             context=make_rows(lead + (m, 40), seed=9),
             weights=self.weights,
