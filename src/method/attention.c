@@ -49,7 +49,7 @@ int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threa
 lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel *kernel)
 {
     const lsp_attention_desc *d = &problem->desc;
-    const lsp_method_ops *method = lsp_method_get(d->method);
+    const lsp_method_ops *method = problem->ops;
     return kernel->shape(d->d_k, method->columns ? method->columns(d) : d->d_v);
 }
 

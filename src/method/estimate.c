@@ -160,7 +160,7 @@ lsp_status lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, i
     e->gather = p->gather;
     e->partition = p->kind;
     e->head_groups = p->groups;
-    const lsp_method_ops *method = lsp_method_get(d->method);
+    const lsp_method_ops *method = p->problem->ops;
     return method->estimate ? method->estimate(p, ranks_per_node, threads, e, error) : LSP_OK;
 }
 

@@ -331,6 +331,7 @@ class Map(Case):
         self.refused(USAGE, "compute.dtype", compute__dtype="bf16")
         self.refused(FILE, "report.html", report__html=self.path("no/such/folder.html"))
         self.refused(FILE, "report.plot", report__plot=self.path("no/such/folder.png"))
+        self.refused(USAGE, "PNG", report__plot=self.path("map.svg"))
         self.refused(USAGE, "is an input", output__file=self.path("in.h5"))
 
     def test_an_output_that_exists(self):
