@@ -44,11 +44,12 @@ void lsp_keeper_listen(void)
     set_handlers(take_signal);
 }
 
-/* As if nobody had listened. */
+/* Where nothing can be saved: TERM ends the program as ever; USR1, which tells of the end of a job's time, would end it
+ * for nothing, and it may still come to its own end. */
 static void stop_listening(void)
 {
     set_handlers(SIG_DFL);
-    if (asked_to_stop) (void)raise(SIGUSR1);
+    (void)signal(SIGUSR1, SIG_IGN);
     if (asked_to_end) (void)raise(SIGTERM);
 }
 
@@ -332,6 +333,7 @@ void lsp_keeper_add_json(cJSON *object, const lsp_keeper *k)
     lsp_json_add_number(all, "seconds", k->seconds);
     lsp_json_add_number(all, "seconds_longest", k->longest);
     lsp_json_add_number(all, "bytes", (double)k->bytes);
+    (void)cJSON_AddBoolToObject(all, "resumed", k->first.found);
     if (k->first.found)
         (void)cJSON_AddStringToObject(all, "resumed_from", k->first.file);
     else

@@ -32,7 +32,7 @@ void lsp_keeper_listen(void);
 
 /* Collective. By section [checkpoint]: probes the file, looks what is there to go on from and takes its instruction set
  * into input->desc. parts: what is computed one after the other, each with a file of its own; 0: what is computed
- * cannot be saved. Without checkpoints USR1 and TERM end the program again. On failure too, lsp_keeper_close is to be
+ * cannot be saved. Without checkpoints TERM ends the program again, and USR1 is ignored. On failure too, lsp_keeper_close is to be
  * called. */
 lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, int64_t parts, lsp_keeper *keeper);
 

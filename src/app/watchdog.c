@@ -24,6 +24,7 @@ static struct {
     bool running;
     double limit; /* seconds */
     int rank, ranks;
+    MPI_Comm comm; /* for tests */
     lsp_wire wire;
     _Atomic int64_t beats;
     _Atomic(const char *) phase;
@@ -40,6 +41,7 @@ typedef struct watch {
     const char *phase;
     bool waits;         /* for others, when it did not come on for some time */
     lsp_wire_news last; /* of the rank before */
+    double judged;      /* lsp_clock() when another rank's verdict was heard; 0: never */
 } watch;
 
 /* ---- signs of life --------------------------------------------------------------------------------- */
@@ -88,17 +90,44 @@ static void look(watch *w, double now, double step)
     w->phase = phase;
 }
 
+/* Ranks before this one, and itself, that hear each other. */
+static int chain_of(const watch *w, double now)
+{
+    bool hears = w->heard > 0 && now - w->heard < dog.limit;
+    int chain = hears ? w->last.chain + 1 : 1;
+    return chain < dog.ranks ? chain : dog.ranks;
+}
+
 /* ---- the verdict ----------------------------------------------------------------------------------- */
 
-/* The launcher ends the other ranks. */
-static void end_run(void)
+static lsp_wire_news news_of(const watch *w, double now)
 {
+    lsp_wire_news news = {.rank = dog.rank,
+                          .age = now - w->freshest,
+                          .leaves = atomic_load(&dog.ended),
+                          .judged = w->judged > 0,
+                          .chain = chain_of(w, now)};
+    (void)snprintf(news.phase, sizeof news.phase, "%s", w->phase ? w->phase : "");
+    (void)snprintf(news.host, sizeof news.host, "%s", dog.wire.host);
+    return news;
+}
+
+/* The launcher ends the other ranks, which need not tell the same again meanwhile. */
+static void end_run(const watch *w, double now)
+{
+    lsp_wire_news news = news_of(w, now);
+    news.judged = true;
     (void)fflush(stderr);
+    for (int far = 1; far < dog.ranks; far *= 2) lsp_wire_send(&dog.wire, far, &news);
     _exit(LSP_ERR_RANK);
 }
 
 static void judge(const watch *w, double now)
 {
+    if (w->judged > 0) {
+        if (now - w->judged > dog.limit) _exit(LSP_ERR_RANK);
+        return;
+    }
     if (now - w->moved > dog.limit && !w->waits) {
         (void)fprintf(
             stderr,
@@ -106,7 +135,7 @@ static void judge(const watch *w, double now)
             "look at its node %s; its stack:\n",
             dog.rank, now - w->moved, w->phase, dog.wire.host);
         lsp_stack_print(STDERR_FILENO);
-        end_run();
+        end_run(w, now);
     }
     if (w->heard > 0 && !w->last.leaves && now - w->heard > dog.limit) {
         (void)fprintf(
@@ -117,16 +146,17 @@ static void judge(const watch *w, double now)
             (dog.rank + dog.ranks - 1) % dog.ranks, now - w->heard, w->last.phase, w->last.host, dog.rank,
             w->phase);
         lsp_stack_print(STDERR_FILENO);
-        end_run();
+        end_run(w, now);
     }
-    if (now - w->freshest > 2 * dog.limit) {
+    /* Only where news get around: else another node's ranks may well come on. */
+    if (now - w->freshest > 2 * dog.limit && chain_of(w, now) == dog.ranks) {
         (void)fprintf(stderr,
                       "longspan: error: no rank made progress for %.1f s, all wait for each other "
                       "(checkpoint.watchdog); "
                       "rank %d is in phase '%s', its stack:\n",
                       now - w->freshest, dog.rank, w->phase);
         lsp_stack_print(STDERR_FILENO);
-        end_run();
+        end_run(w, now);
     }
 }
 
@@ -134,9 +164,7 @@ static void judge(const watch *w, double now)
 
 static void tell(const watch *w, double now, int64_t tick)
 {
-    lsp_wire_news news = {.rank = dog.rank, .age = now - w->freshest, .leaves = atomic_load(&dog.ended)};
-    (void)snprintf(news.phase, sizeof news.phase, "%s", w->phase ? w->phase : "");
-    (void)snprintf(news.host, sizeof news.host, "%s", dog.wire.host);
+    lsp_wire_news news = news_of(w, now);
     /* The next rank watches this one; by the others, twice as far each time, all learn who came on last. */
     lsp_wire_send(&dog.wire, 1 % dog.ranks, &news);
     int far = 1;
@@ -144,11 +172,13 @@ static void tell(const watch *w, double now, int64_t tick)
     if (far > 1) lsp_wire_send(&dog.wire, far, &news);
 }
 
-static void hear(watch *w, double now)
+/* News have waited since `before` at most. Taken for younger than they are, they would go round for ever. */
+static void hear(watch *w, double now, double before)
 {
     lsp_wire_news news;
     while (lsp_wire_receive(&dog.wire, &news)) {
-        if (now - news.age > w->freshest) w->freshest = now - news.age;
+        if (before - news.age > w->freshest) w->freshest = before - news.age;
+        if (news.judged && w->judged == 0) w->judged = now;
         if (news.rank != (dog.rank + dog.ranks - 1) % dog.ranks) continue;
         w->heard = now;
         w->last = news;
@@ -169,13 +199,13 @@ static void *keep_watch(void *user)
             w.moved = w.freshest = now;
             if (w.heard > 0) w.heard = now;
         }
-        before = now;
         look(&w, now, slept);
         if (dog.ranks > 1) {
-            hear(&w, now);
+            hear(&w, now, before);
             tell(&w, now, tick);
         }
         judge(&w, now);
+        before = now;
     }
     tell(&w, lsp_clock(), 0);
     return NULL;
@@ -186,6 +216,7 @@ void lsp_watchdog_start(lsp_app *app)
     dog.limit = lsp_options_real(app->options, LSP_KEY_CHECKPOINT_WATCHDOG);
     dog.rank = app->layout.rank;
     dog.ranks = app->layout.ranks;
+    dog.comm = app->comm;
     if (dog.limit <= 0) return;
     atomic_store(&dog.phase, "start");
     bool fine = lsp_stack_prepare();
@@ -201,15 +232,17 @@ void lsp_watchdog_start(lsp_app *app)
                       dog.rank);
 }
 
-/* For tests: LONGSPAN_TEST_STALL=RANK:PHASE:SECONDS sleeps at the begin of a phase. */
+/* For tests: at the begin of a phase LONGSPAN_TEST_STALL=RANK:PHASE:SECONDS sleeps, and SECONDS = 0 waits for ranks that
+ * never come, so that all do. */
 static void stall(const char *phase)
 {
     const char *text = getenv("LONGSPAN_TEST_STALL");
     int rank = -1;
-    double seconds = 0;
+    double seconds = -1;
     char name[40] = "";
     if (!text || sscanf(text, "%d:%39[^:]:%lf", &rank, name, &seconds) != 3) return;
     if (rank != dog.rank || strcmp(name, phase) != 0) return;
+    if (seconds == 0) (void)MPI_Barrier(dog.comm);
     for (double end = lsp_clock() + seconds; lsp_clock() < end;) (void)usleep(10000);
 }
 

@@ -69,13 +69,23 @@ class Watchdog(Running):
                 send([pids[rank]], signal.SIGSTOP)
                 self.expect_verdict(self.end(process), f"rank {rank} stands still or is gone", "last in phase")
 
+    def test_all_wait_for_each_other(self):
+        process = self.start(3, env={"LONGSPAN_TEST_STALL": "1:compute:0"}, checkpoint__watchdog=LIMIT)
+        code, told = self.end(process)
+        self.assertEqual(code, STUCK, told)
+        # Several may notice at once.
+        self.assertIn("no rank made progress", told)
+        self.assertIn("all wait for each other", told)
+        self.assertIn("MPI_", told)
+
     def test_a_pause_of_all_is_none(self):
         sums = self.run_whole()
-        env = {"LONGSPAN_TEST_STALL": f"0:compute:{LIMIT * 2.5}"}
+        env = {"LONGSPAN_TEST_STALL": f"0:compute:{LIMIT * 0.5}"}
         process = self.start(2, env=env, checkpoint__watchdog=LIMIT)
         pids = self.until_it_watches(process)
         send(pids, signal.SIGSTOP)
         time.sleep(LIMIT * 2)
+        self.assertIsNone(process.poll(), "the run was over before it was stopped")
         send(pids, signal.SIGCONT)
         code, told = self.end(process)
         self.assertEqual(code, 0, told)

@@ -220,10 +220,11 @@ class Slurm(unittest.TestCase):
         self.completed(job)
         self.assertEqual(checksums(self.output), self.slow_reference)
         self.assertIn("life 2", log(job))
+        self.assertFalse([name for name in os.listdir(FOLDER) if name.startswith("requeue.h5.")])
 
     def test_limit(self):
         """The job's time is over before its work is: it goes on in a second life, or a third."""
-        source = self.rows_for(LIMIT_SECONDS, "limit.h5")
+        source = self.rows_for(LIMIT_SECONDS, "limit-input.h5")
         job = submit("attend.sbatch", self.slow_deck("limit", source), time=1, sbatch=["--signal=USR1@30"])
         output = self.output
         self.completed(job, 600)
