@@ -25,6 +25,14 @@ INLINE void finish_row(int64_t d_v, real *o, real total)
     for (int64_t c = 0; c < d_v && !numbers; c++) o[c] = canonical(o[c]);
 }
 
+/* max + log2(sum), in the same bits for any max to which sum is relative: its exponent is added to max first. */
+INLINE double finish_log(real max, real sum)
+{
+    int exponent = 0;
+    double fraction = isfinite(sum) ? frexp((double)sum, &exponent) : (double)sum;
+    return ((double)max + exponent) + log2(fraction);
+}
+
 static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, const void *sum, void *lse)
 {
     const double ln2 = 0.69314718055994530942;
@@ -39,7 +47,7 @@ static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, con
             continue;
         }
         finish_row(d_v, o, sums[r]);
-        if (l) *l = canonical((real)(((double)maxima[r] + log2((double)sums[r])) * ln2));
+        if (l) *l = canonical((real)(finish_log(maxima[r], sums[r]) * ln2));
     }
     return empty;
 }

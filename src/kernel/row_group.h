@@ -29,7 +29,7 @@ typedef struct row_group {
     vec lane_sum[ROW_TILE][SUM_VECS]; /* of the tile's probabilities */
     real factor;                      /* of the scores, where packing left it to the kernel */
     bool keep[ROW_TILE];              /* the maximum may stay as it is: see row_keeps */
-    bool fused;                       /* all rows keep it and see the whole tile: no pass over scores */
+    bool fused; /* all rows keep it and see the whole tile, and powers are `near`: no pass over scores */
     real base[ROW_TILE], alpha[ROW_TILE];
 } row_group;
 
@@ -51,16 +51,23 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
 }
 
-/* Whether a row's running maximum, an integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
+/* Whether a row's running maximum, an even integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
  * no weight overflows, with what V makes of it, and none is lost to underflow. From the row's own numbers and the
  * tile's alone. */
-INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm, real max)
+INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double bound, real max)
 {
     const double above = REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
     const double v_limit = REAL_BITS == 32 ? 0x1p32 : 0x1p300;
-    double bound = q_norm * tile->k_norm * (1 + 1e-5);
     return !BRAIN && rule->softcap == 0 && rule->slope == 0 && tile->v_max <= v_limit &&
            bound - (double)max <= above && bound + (double)max <= range;
+}
+
+/* Whether a row that has seen no key may take 0 for its maximum: as little is lost as with any other if V is not
+ * small. */
+INLINE bool row_starts(const lsp_key_tile *tile, double bound)
+{
+    const double limit = REAL_BITS == 32 ? 30 : 200, v_least = REAL_BITS == 32 ? 0x1p-60 : 0x1p-600;
+    return bound <= limit && (tile->v_max >= v_least || tile->v_max == 0);
 }
 
 /* Adds row `row` to the group, whether or not it may keep its maximum, unless it does not see the tile: then false. */
@@ -94,8 +101,12 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
 {
     if (!row_group_take(group, shape, tile, rows, row)) return;
     int r = group->rows - 1;
-    group->keep[r] = row_keeps(tile, rule, rows->norm[row], *group->max[r]);
-    group->fused = group->fused && group->keep[r];
+    real *max = group->max[r];
+    double bound = rows->norm[row] * tile->k_norm * (1 + 1e-5);
+    if (*max == -(real)INFINITY && row_starts(tile, bound) && row_keeps(tile, rule, bound, (real)0))
+        *max = (real)0;
+    group->keep[r] = row_keeps(tile, rule, bound, *max);
+    group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || *max == (real)0);
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */

@@ -59,10 +59,10 @@ INLINE void scores_keep(const int cols, row_group *group, int r, int64_t key, co
 /* Or, in a fused group, their powers are, and the sums by lane, as softmax_row does it. */
 INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, shift = vec_set(ROUND_SHIFT - *group->max[r]);
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, base = vec_set(*group->max[r]);
     UNROLL
     for (int c = 0; c < COL_TILE; c++) {
-        vec power = vec_exp2_near(scores[c], shift);
+        vec power = vec_exp2(true, scores[c], base);
         vec_store(group->p[r] + key + c * LANES, power);
         sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], power);
     }
@@ -160,7 +160,7 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
     group->factor = score_factor(rule);
-    if (FUSES && group->fused && group->rows == ROW_TILE) {
+    if (group->fused && group->rows == ROW_TILE) {
         scores_rows(ROW_TILE, true, group, shape, tile_k, strip, strip_end);
         return;
     }

@@ -7,7 +7,7 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-/* The new maxima, and the powers of two alpha by which what came before shrinks. Maxima are rounded up to integers, but
+/* The new maxima, and the powers of two alpha by which what came before shrinks. Maxima are rounded up to even integers, but
  * not in bf16, where the rounding of weights must not touch that of the largest: it is 1. */
 INLINE void softmax_scale(row_group *group)
 {
@@ -15,7 +15,7 @@ INLINE void softmax_scale(row_group *group)
         real before = *group->max[r], now = before;
         if (!group->keep[r]) {
             real tile_max = lanes_max(group->lane_max[r]) * group->factor;
-            if (!BRAIN) tile_max = real_ceil(tile_max);
+            if (!BRAIN) tile_max = real_ceil_even(tile_max);
             now = before > tile_max ? before : tile_max;
         }
         /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
@@ -36,7 +36,7 @@ INLINE vec softmax_power(score_power how, const real *scores)
 #if BRAIN
     return vec_exp2_brain(vec_fma(vec_load(scores), vec_set(how.factor), vec_set(BRAIN_BIAS - how.base)));
 #else
-    return vec_exp2_from(vec_load(scores), how.base);
+    return vec_exp2(false, vec_load(scores), vec_set(how.base));
 #endif
 }
 
