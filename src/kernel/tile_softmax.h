@@ -13,6 +13,10 @@ INLINE void softmax_scale(row_group *group)
 {
     for (int r = 0; r < group->rows; r++) {
         real before = *group->max[r], now = before;
+        if (group->fused) { /* all of that stays */
+            group->alpha[r] = (real)1;
+            continue;
+        }
         if (!group->keep[r]) {
             real tile_max = lanes_max(group->lane_max[r]) * group->factor;
             if (!BRAIN) tile_max = real_ceil_even(tile_max);
