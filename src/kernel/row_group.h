@@ -29,7 +29,8 @@ typedef struct row_group {
     vec lane_sum[ROW_TILE][SUM_VECS]; /* of the tile's probabilities */
     real factor;                      /* of the scores, where packing left it to the kernel */
     bool keep[ROW_TILE];              /* the maximum may stay as it is: see row_keeps */
-    bool fused; /* all rows keep it and see the whole tile, and powers are `near`: no pass over scores */
+    int64_t seen_begin, seen_end;     /* what all rows see */
+    bool fused; /* all rows keep their maxima, and powers are `near`: taken block by block */
     real base[ROW_TILE], alpha[ROW_TILE];
 } row_group;
 
@@ -80,10 +81,13 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
     if (begin >= end) return false;
     int r = group->rows++;
     if (r == 0) {
-        group->begin = begin, group->end = end, group->same_sight = group->fused = true;
+        group->begin = group->seen_begin = begin, group->end = group->seen_end = end;
+        group->same_sight = group->fused = true;
     } else {
         group->same_sight = group->same_sight && begin == group->row_begin[0] && end == group->row_end[0];
         group->begin = lsp_min(group->begin, begin), group->end = lsp_max(group->end, end);
+        group->seen_begin = lsp_max(group->seen_begin, begin);
+        group->seen_end = lsp_min(group->seen_end, end);
     }
     group->row_begin[r] = begin, group->row_end[r] = end;
     group->position[r] = sight->position - tile->first;
@@ -91,7 +95,6 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
     group->out[r] = (real *)rows->out + row * shape->d_v;
     group->max[r] = (real *)rows->max + row;
     group->sum[r] = (real *)rows->sum + row;
-    group->fused = group->fused && begin == 0 && end == shape->tile_keys;
     return true;
 }
 

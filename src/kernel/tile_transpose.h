@@ -77,7 +77,8 @@ static void mirror_advance(row_group *group, const lsp_tile_shape *shape, const 
                            const lsp_row_tile *tile, bool far)
 {
     int64_t begin = group->begin / KEY_GRAIN * KEY_GRAIN, end = lsp_round_up(group->end, KEY_GRAIN);
-    bool fused = group->fused && group->rows == ROW_TILE && !far && rule->softcap == 0 && rule->slope == 0;
+    bool whole = group->seen_begin == 0 && group->seen_end == shape->tile_keys;
+    bool fused = whole && group->rows == ROW_TILE && !far && rule->softcap == 0 && rule->slope == 0;
     group->fused = false;
     if (!fused) tile_scores(group, shape, rule, tile->tile.k);
     for (int r = 0; r < group->rows; r++)
