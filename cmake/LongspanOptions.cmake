@@ -3,6 +3,7 @@
 option(BUILD_SHARED_LIBS "Build liblongspan as a shared library" ON)
 option(BUILD_TESTING "Build the tests" ON)
 option(LONGSPAN_MAN "Make the man page (needs help2man)" ON)
+option(LONGSPAN_PICTURES "longspan map makes pictures (needs cairo)" ON)
 option(LONGSPAN_WERROR "Take warnings for errors" OFF)
 set(LONGSPAN_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,undefined)")
 

@@ -83,6 +83,13 @@ def read_tokens(path, folder, limit):
     return tokens[:limit] if limit else tokens
 
 
+def write_labels(path, tokens, folder):
+    """The tokens as text, one a line: pieces that go on a word begin with ##."""
+    tokenizer = tokenizers.Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(tokenizer.id_to_token(int(token)) + "\n" for token in tokens)
+
+
 def read_weights(folder):
     with safetensors.safe_open(os.path.join(folder, "model.safetensors"), framework="numpy") as file:
         return {name: file.get_tensor(name) for name in file.keys()}
@@ -191,6 +198,7 @@ def main():
     parser.add_argument("--heads", default="0-11", help="such as 0,3-5 (default: all twelve)")
     parser.add_argument("--dtype", default="f32", choices=("f16", "f32"), help="type in the file (default f32)")
     parser.add_argument("--name", help="the text's name, kept as an attribute (default: the path)")
+    parser.add_argument("--labels", help="also write the tokens, one a line, to this file (longspan map's map.labels)")
     parser.add_argument("--model", help=f"folder with model.safetensors and tokenizer.json (default: {PACKAGE}'s)")
     options = parser.parse_args()
     try:
@@ -202,6 +210,8 @@ def main():
     tokens = read_tokens(options.text, folder, options.tokens)
     if len(tokens) == 0 or len(tokens) < options.tokens:
         sys.exit(f"text_to_qkv: {options.text} has {len(tokens)} tokens, asked for {options.tokens or 'at least 1'}")
+    if options.labels:
+        write_labels(options.labels, tokens, folder)
     attributes = {
         "text": options.name or options.text,
         "tokens": len(tokens),

@@ -5,8 +5,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 set -eu
 build="gcc libc6-dev make cmake pkgconf openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libscalapack-openmpi-dev
-       libopenblas-dev libinih-dev libcjson-dev libxxhash-dev help2man"
-tests="libcmocka-dev python3 python3-numpy python3-h5py gnuplot-nox"
+       libopenblas-dev libinih-dev libcjson-dev libxxhash-dev libcairo2-dev help2man"
+tests="libcmocka-dev python3 python3-numpy python3-h5py gnuplot-nox slurm-wlm munge iproute2 libsimgrid-dev"
 cross=
 [ "$(uname -m)" != x86_64 ] || cross="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 case ${1:-test} in

@@ -14,7 +14,7 @@ from pathlib import Path
 
 CMAKE, SOURCE, WORK, HDF5_LIBRARY, HDF5_INCLUDE, CC = sys.argv[1:7]
 PACKAGES = ["libopenmpi-dev", "libhdf5-openmpi-dev", "libscalapack-openmpi-dev", "libopenblas-dev",
-            "libinih-dev", "libcjson-dev", "libxxhash-dev", "libcmocka-dev"]
+            "libinih-dev", "libcjson-dev", "libxxhash-dev", "libcairo2-dev", "libcmocka-dev"]
 
 
 class Refusals(unittest.TestCase):

@@ -36,9 +36,16 @@ typedef enum lsp_partition_kind {
 
 typedef enum lsp_method {
     LSP_METHOD_EXACT = 0,
-    LSP_METHOD_BLOCK = 1, /* rows see the keys of their own block of the sequence only */
-    LSP_METHOD_TOPK = 2   /* rows keep their k largest weights (see topk.h) */
+    LSP_METHOD_BLOCK = 1,  /* rows see the keys of their own block of the sequence only */
+    LSP_METHOD_TOPK = 2,   /* rows keep their k largest weights (see topk.h) */
+    LSP_METHOD_LOWRANK = 3 /* the matrix keeps its largest singular values (see lowrank.h) */
 } lsp_method;
+
+/* How the singular values of LSP_METHOD_LOWRANK come about (see svd.h). */
+typedef enum lsp_svd_kind {
+    LSP_SVD_KRYLOV = 0, /* lsp_svd_krylov: never forms the matrix */
+    LSP_SVD_FULL = 1    /* lsp_svd_full: the reference, for small sizes */
+} lsp_svd_kind;
 
 /* Local. Names as in decks and reports ("avx512", "panels", ...); parse functions return false for an
  * unknown name. */
@@ -85,6 +92,18 @@ typedef struct lsp_attention_desc {
      * makes them add up to 1. lse is that of all keys. Memory: for each row 8 bytes (f64: 12) times 1.5 topk. */
     int64_t topk;
     bool renormalize;
+    /* LSP_METHOD_LOWRANK: O = U_r S_r (V_r^T V) of each query head's W. lse is that of W itself. Computes in f32 or
+     * f64; splits the rows and keys of every head over all ranks (head_groups 0 or 1; partition cyclic is taken as
+     * balanced). The bits repeat on the same ranks and threads; on other numbers of ranks they agree to what rounding
+     * does to the singular vectors. */
+    int64_t rank;     /* as lsp_svd_options; 0 only with a tolerance */
+    double tolerance; /* as lsp_svd_options; 0: rank is fixed */
+    lsp_svd_kind svd;
+    int64_t oversample; /* krylov: columns of a block besides rank; 0: 16; -1: none */
+    int64_t steps;      /* krylov: steps after the first block; 0: 2; -1: none */
+    uint64_t seed;      /* krylov: of the start block */
+    bool allow_leak;    /* needed with LSP_MASK_CAUSAL: truncated, rows see later keys a little */
+    bool keep_values;   /* for lsp_lowrank_get_values, which verification takes; costs as many bytes */
 
     lsp_isa isa; /* LSP_ISA_AUTO: the best that every rank has */
     lsp_gather_mode gather;
@@ -112,6 +131,7 @@ typedef struct lsp_estimate {
     lsp_footprint footprint;   /* of the rank that needs most */
     double pairs;              /* visible (query, key) pairs, all heads and batches */
     double flops;              /* 2 (d_k + d_v) per pair */
+    double work;               /* flops whose time it takes at the kernels' speed: flops, but for lowrank */
     double pairs_max;          /* pairs of the rank that has most */
     double bytes_received;     /* K/V bytes gathered by all ranks together: whole panels, own ones not */
     double bytes_received_max; /* by the rank that receives most */

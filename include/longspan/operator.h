@@ -47,6 +47,10 @@ lsp_status lsp_operator_apply_transposed(lsp_operator *op, const void *y, int64_
  * pass of its own is made when there was none. */
 lsp_status lsp_operator_norm(lsp_operator *op, double *square);
 
+/* Collective. lse [rows of this rank]: the rows' log-sum-exp (natural, -inf where a row sees no key) in the computing
+ * type. It comes out of the first W X; a pass of its own is made when there was none. Errors: as apply. */
+lsp_status lsp_operator_lse(lsp_operator *op, void *lse);
+
 /* What the calls so far cost. */
 typedef struct lsp_operator_stats {
     int64_t applied, applied_transposed;           /* calls */

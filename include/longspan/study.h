@@ -5,6 +5,7 @@
 #define LONGSPAN_STUDY_H
 
 #include <longspan/attention.h>
+#include <longspan/layer.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,12 +33,24 @@ typedef struct lsp_verify_result {
  * NULL; it is checked to the same tolerance, absolute). rows: at least 1; no more than there are.
  * tolerance 0: from the computing type and the size of the scores that count in the row. A rank may
  * pass runs of its own choosing (a file read in another distribution): query_runs and key_runs describe
- * q/out/lse and k/v; together they must cover what the sampled rows need exactly once. Returns LSP_OK
+ * q/out/lse and k/v; together they must cover what the sampled rows need exactly once. Method lowrank: v are the
+ * values with which the matrices themselves give out, as lsp_lowrank_get_values has them, and desc's v_type is the
+ * computing type: the truncation is taken for granted, and all else is checked. Returns LSP_OK
  * also when the check does not pass; see result->passed. */
 lsp_status lsp_verify_attention(lsp_context *ctx, const lsp_attention_desc *desc, const lsp_run *query_runs,
                                 int64_t query_run_count, const lsp_run *key_runs, int64_t key_run_count,
                                 const void *q, const void *k, const void *v, const void *out, const void *lse,
                                 int64_t rows, uint64_t seed, double tolerance, lsp_verify_result *result);
+
+/* Collective. The same of a layer that was just executed with x, context (or NULL) and y, which are its runs. With the
+ * methods exact and block (*end_to_end is set) the sampled rows of Y are computed again from X and the weights, each
+ * rank projecting the keys and values of its own rows in double. With others, whose rows depend on more than the scores
+ * of a row, the three steps are checked apart on what was inside of the layer: rows of Q, K and V against X and the
+ * weights, rows of the attention as lsp_verify_attention does, rows of Y against the heads' outputs and the weights.
+ * max_lse_err is 0. Memory: the weights of keys and values in double, 3 MiB and more a thread. */
+lsp_status lsp_verify_layer(lsp_context *ctx, const lsp_layer *layer, const lsp_layer_weights *weights,
+                            const void *x, const void *context, const void *y, int64_t rows, uint64_t seed,
+                            double tolerance, bool *end_to_end, lsp_verify_result *result);
 
 /* ---- the error of approximations ----------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #ifndef LONGSPAN_SVD_H
 #define LONGSPAN_SVD_H
 
+#include <longspan/checkpoint.h>
 #include <longspan/operator.h>
 
 #ifdef __cplusplus
@@ -17,6 +18,22 @@ extern "C" {
 
 /* Called by each rank between the steps, with the share (0..1) of the work that is done. */
 typedef void (*lsp_svd_progress_fn)(void *user, double done);
+
+/* A decomposition by the Krylov method between two products with W. */
+typedef struct lsp_krylov lsp_svd_state;
+
+/* As lsp_pause, between two products with W. */
+typedef struct lsp_svd_pause {
+    lsp_want (*want)(void *user);
+    /* Collective. Here lsp_svd_save may be called. Anything but LSP_OK ends the decomposition with it. `finished`: the
+     * decomposition is there, and goes on from such a state give it. */
+    lsp_status (*rest)(void *user, lsp_want want, bool finished, lsp_svd_state *state);
+    void *user;
+    /* The file to go on from, as lsp_checkpoint_look found it; NULL: none. info is changed as by lsp_checkpoint_load. */
+    const char *resume;
+    const char *marks;
+    lsp_checkpoint_info *info;
+} lsp_svd_pause;
 
 typedef struct lsp_svd_options {
     int64_t rank; /* singular values, more than min(n, m) are cut; 0 (only with a tolerance): all */
@@ -28,6 +45,7 @@ typedef struct lsp_svd_options {
     uint64_t seed;                /* of the start block */
     lsp_svd_progress_fn progress; /* NULL: none */
     void *user;
+    const lsp_svd_pause *pause; /* svd = krylov; NULL: it never rests */
 } lsp_svd_options;
 
 /* Local. rank 0, tolerance 0, oversample 16, steps 2, seed 0. */
@@ -65,6 +83,10 @@ typedef struct lsp_svd {
  * each of its rows and keys. The result is owned by the caller: lsp_svd_destroy.
  * Errors: LSP_ERR_USAGE (options), LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT, LSP_ERR_RANK. */
 lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_svd **out);
+
+/* Collective, inside of lsp_svd_pause.rest only; otherwise as lsp_checkpoint_save. On the same number of ranks a
+ * decomposition that goes on has the bits of one never stopped; on another one it agrees to rounding. */
+lsp_status lsp_svd_save(lsp_svd_state *state, const char *file, const char *marks, int64_t *bytes);
 
 /* Collective. By ScaLAPACK's pdgesvd on W itself, formed in double from q and k (whatever the operator computes
  * in) and dealt to a nearly square process grid: the reference, whose time grows with the cube of the size

@@ -127,6 +127,10 @@ lsp_status lsp_output_commit(lsp_output **output);
 /* Collective. Removes the temporary file; frees; sets *output to NULL. NULL is allowed. */
 lsp_status lsp_output_discard(lsp_output **output);
 
+/* Collective. Removes temporary files that runs with this output left when they were killed: of processes that rank 0's
+ * machine has no longer or, with `any`, all there are; then no such run may be alive. Errors: LSP_ERR_FILE. */
+lsp_status lsp_output_sweep(lsp_context *ctx, const char *file, bool any);
+
 /* Local (one rank is enough). Describes every object of a file as text (tree, shapes, types, attributes) through `line`.
  * Errors as lsp_tensor_open. */
 lsp_status lsp_file_describe(lsp_context *ctx, const char *file, void (*line)(void *user, const char *text),

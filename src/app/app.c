@@ -11,6 +11,14 @@ lsp_status lsp_app_require(lsp_app *app, lsp_key key)
     return lsp_context_fail(app->ctx, error.status, "%s", error.text);
 }
 
+lsp_status lsp_app_require_one(lsp_app *app, lsp_key key, int64_t *value)
+{
+    lsp_error error = {LSP_OK, ""};
+    lsp_status status = lsp_options_require(app->options, key, app->command->name, &error);
+    if (status == LSP_OK) status = lsp_options_one(app->options, key, app->command->name, value, &error);
+    return status == LSP_OK ? LSP_OK : lsp_context_fail(app->ctx, status, "%s", error.text);
+}
+
 void *lsp_app_alloc(lsp_app *app, int64_t count, size_t size, const char *what, lsp_status *status)
 {
     void *pointer = lsp_memory_alloc(count, size);

@@ -48,7 +48,12 @@ lsp_status lsp_merge_run(lsp_app *app);
 lsp_status lsp_verify_run(lsp_app *app);
 lsp_status lsp_plan_run(lsp_app *app);
 lsp_status lsp_bench_run(lsp_app *app);
+lsp_status lsp_compare_run(lsp_app *app);
 lsp_status lsp_svd_run(lsp_app *app);
+lsp_status lsp_layer_run(lsp_app *app);
+lsp_status lsp_scaling_run_command(lsp_app *app);
+lsp_status lsp_import_run(lsp_app *app);
+lsp_status lsp_map_run(lsp_app *app);
 
 /* Local. Prints on standard output. */
 void lsp_help_general(void);
@@ -57,6 +62,9 @@ void lsp_help_version(void);
 
 /* Local. Records a missing key in the context (see lsp_options_require). */
 lsp_status lsp_app_require(lsp_app *app, lsp_key key);
+
+/* Local. The one number of a key that must be there (lsp_options_require, lsp_options_one). */
+lsp_status lsp_app_require_one(lsp_app *app, lsp_key key, int64_t *value);
 
 /* Local. Memory of `count` elements; NULL with LSP_ERR_LIMIT in *status and the text in the context,
  * saying `what` it was for. Freed with lsp_memory_free. *status stays as it is when all is well. */

@@ -2,12 +2,15 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "app/certificate.h"
+#include "app/checkpoint.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
+#include "app/recheck.h"
 #include "app/report.h"
 #include "app/result.h"
 #include "app/runs.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -22,6 +25,7 @@ typedef struct attend_state {
     lsp_operands operands;
     lsp_weights weights;
     lsp_report report;
+    lsp_keeper keeper;
 } attend_state;
 
 /* Adds whose limit it was to the library's text, which knows the number only. */
@@ -39,12 +43,16 @@ static lsp_status prepare(attend_state *s)
     lsp_app *app = s->app;
     lsp_report *report = &s->report;
     double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
     if (status == LSP_OK) status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_input_open(app, &s->input);
+    if (status == LSP_OK)
+        status = lsp_keeper_open(app, &s->input, lsp_method_can_rest(s->input.desc.method), &s->keeper);
     if (status != LSP_OK) return status;
     report->memory_limit = lsp_launch_memory_limit(app, &report->memory_source);
     s->input.desc.memory_limit = report->memory_limit;
+    s->input.desc.keep_values = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS) > 0;
     status = lsp_attention_create(app->ctx, &s->input.desc, &s->plan);
     if (status == LSP_ERR_LIMIT) status = name_limit(s);
     if (status != LSP_OK) return status;
@@ -65,12 +73,14 @@ static lsp_status read_operands(attend_state *s)
 {
     lsp_operands *o = &s->operands;
     double begin = lsp_clock();
+    lsp_watchdog_phase("read", false);
     lsp_status status =
         lsp_attention_runs(s->plan, LSP_QUERIES, &o->query_runs, &o->query_run_count, &o->query_rows);
     if (status == LSP_OK)
         status = lsp_attention_runs(s->plan, LSP_KEYS, &o->key_runs, &o->key_run_count, &o->key_rows);
     status = lsp_context_agree(s->app->ctx, status);
     if (status == LSP_OK) status = lsp_operands_read(s->app, &s->input, s->report.has_lse, o);
+    if (status == LSP_OK) status = lsp_keeper_attach(&s->keeper, s->plan, o->out);
     s->report.nonfinite = o->nonfinite;
     s->report.seconds[LSP_PHASE_READ] += lsp_clock() - begin;
     return status;
@@ -97,9 +107,12 @@ static lsp_status compute(attend_state *s)
     lsp_progress progress;
     lsp_progress_start(s->app, s->report.flops, &progress);
     lsp_attention_set_progress(s->plan, lsp_progress_update, &progress);
+    lsp_watchdog_phase("compute",
+                       lsp_method_can_rest(s->input.desc.method)); /* others do not tell their progress */
     status = lsp_attention_execute(s->plan, o->q, o->k, o->v, o->out, o->lse, &stats);
     lsp_attention_set_progress(s->plan, NULL, NULL);
     lsp_progress_end(&progress);
+    lsp_watchdog_phase("verify", false);
     s->report.seconds[LSP_PHASE_COMPUTE] = stats.seconds_compute;
     s->report.seconds[LSP_PHASE_GATHER] = stats.seconds_gather_exposed;
     s->report.received = stats.bytes_received;
@@ -113,12 +126,9 @@ static lsp_status verify(attend_state *s)
     lsp_app *app = s->app;
     const lsp_operands *o = &s->operands;
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
-    double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
     if (rows == 0) return lsp_certificate_make(app, &s->input.desc, s->plan, o, rows, &s->report.certificate);
     double begin = lsp_clock();
-    lsp_status status = lsp_verify_attention(app->ctx, &s->input.desc, o->query_runs, o->query_run_count,
-                                             o->key_runs, o->key_run_count, o->q, o->k, o->v, o->out, o->lse,
-                                             rows, 0, tolerance, &s->report.verify);
+    lsp_status status = lsp_recheck_rows(app, &s->input.desc, s->plan, o, &s->report.verify);
     s->report.verified = status == LSP_OK;
     if (status == LSP_OK)
         status = lsp_certificate_make(app, &s->input.desc, s->plan, o, rows, &s->report.certificate);
@@ -131,6 +141,7 @@ static lsp_status write_output(attend_state *s)
     lsp_app *app = s->app;
     lsp_operands *o = &s->operands;
     double begin = lsp_clock();
+    lsp_watchdog_phase("write", false);
     lsp_run *runs = lsp_runs_map(o->query_runs, o->query_run_count, NULL, -s->input.desc.row_begin);
     lsp_status status = LSP_OK;
     if (!runs) status = lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");
@@ -170,6 +181,7 @@ static lsp_status report_run(attend_state *s)
     lsp_app *app = s->app;
     lsp_report *report = &s->report;
     report->seconds[LSP_PHASE_TOTAL] = lsp_clock() - app->started;
+    report->certificate.head_of = s->input.heads;
     lsp_report_collect(app, report);
     if (app->layout.rank == 0) lsp_summary_print(app, report);
     lsp_status status = lsp_json_write(app, lsp_json_report(app, report));
@@ -188,6 +200,7 @@ lsp_status lsp_attend_run(lsp_app *app)
 {
     attend_state s = {.app = app};
     s.report.input = &s.input;
+    s.report.keeper = &s.keeper;
     lsp_status status = prepare(&s);
     if (status == LSP_OK) status = read_operands(&s);
     if (status == LSP_OK) status = compute(&s);
@@ -195,10 +208,13 @@ lsp_status lsp_attend_run(lsp_app *app)
     bool failed = s.report.verified && !s.report.verify.passed;
     if (status == LSP_OK && !failed) status = write_output(&s);
     if (s.output) (void)lsp_output_discard(&s.output);
+    /* Also after a failed verification: what it was computed from is not to be gone on from. */
+    if (status == LSP_OK) status = lsp_keeper_finish(&s.keeper);
     if (status == LSP_OK) status = report_run(&s);
     lsp_weights_free(&s.weights);
     lsp_operands_free(&s.operands);
     (void)lsp_attention_destroy(&s.plan);
+    lsp_keeper_close(&s.keeper);
     lsp_input_close(&s.input);
     return status;
 }

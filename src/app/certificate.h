@@ -11,10 +11,14 @@ typedef struct lsp_certificate {
     bool sampled; /* sample holds a result */
     lsp_error_sample sample;
     lsp_topk_certificate topk;
+    lsp_lowrank_certificate lowrank;
+    const lsp_lowrank_head *heads; /* [lowrank.heads], the plan's */
+    const int64_t *head_of;        /* head of the file that each is; NULL: the same. Borrowed */
+    bool leak;                     /* there is a mask, which truncation does not keep */
 } lsp_certificate;
 
 /* Collective. Fills the certificate of a computed result; `rows` rows are sampled (0: none). The exact method has
- * none. */
+ * none. Valid as long as the plan and until its next execution. */
 lsp_status lsp_certificate_make(lsp_app *app, const lsp_attention_desc *desc, const lsp_attention *plan,
                                 const lsp_operands *operands, int64_t rows, lsp_certificate *certificate);
 

@@ -21,12 +21,49 @@ static const lsp_command table[] = {
      "of an earlier report.json, and marks those slower by more than the repetitions scatter. Operands have\n"
      "the computing type unless shape.type is given.\n",
      LSP_TAKES_DECK, LSP_FOR_BENCH, lsp_bench_run},
+    {"compare", "exact beside its approximations on the same input: error, time, memory", "[DECK.ini]",
+     "Runs exact attention once, and beside it block, topk and lowrank with every value of the lists\n"
+     "attention.block_size, attention.topk and attention.rank, on the same operands. Tells for each: time, "
+     "its\n"
+     "share of exact's, bytes per rank, the true relative error of the output over all rows, the largest of "
+     "a\n"
+     "row, how much of the softmax is kept, and the method's certificate; marks those that no other beats "
+     "in\n"
+     "both error and time. Nothing is written but report.json and a picture to report.plot. Time is that of\n"
+     "the fastest of compare.repeats executions, by the wall, of the slowest rank.\n",
+     LSP_TAKES_DECK, LSP_FOR_COMPARE, lsp_compare_run},
     {"generate", "synthetic /q, /k and /v of any shape", "[DECK.ini]",
      "Writes /q, /k and /v of the given [shape] to output.file. The file's contents depend on the keys of\n"
      "[shape] alone, not on the number of ranks.\n",
      LSP_TAKES_DECK, LSP_FOR_GENERATE, lsp_generate_run},
-    {"info", "what is in an HDF5 file", "FILE.h5",
+    {"import", "weights of a trained model, and NumPy's arrays, into HDF5", "[DECK.ini]",
+     "Takes the attention of one layer out of safetensors files (import.source) and writes it as\n"
+     "/qkv_proj.weight (rows: queries, keys, values), /out_proj.weight, and .bias where the model has them.\n"
+     "Known names (import.names): bert, llama (also Qwen3's q_norm and k_norm), gpt2, and pytorch for\n"
+     "nn.MultiheadAttention. Which layer is said by import.prefix or import.layer, where there are several.\n"
+     "import.tensors and import.arrays copy single tensors and .npy files to datasets of any name: /x, /q.\n"
+     "f16 and bf16 become f32, exactly, in /x, /context, and what ends in .weight or .bias; all else keeps\n"
+     "its type, integers become int64. With import.list = yes names, types and shapes are listed.\n",
+     LSP_TAKES_DECK, LSP_FOR_IMPORT, lsp_import_run},
+    {"info", "what is in an HDF5, safetensors or .npy file", "FILE",
      "Lists every object of the file: shapes, types, attributes.\n", LSP_TAKES_FILE, 0, lsp_info_run},
+    {"layer", "a multi-head attention layer: X and weights in, Y out", "[DECK.ini]",
+     "Reads rows /x, projects them to queries, keys and values (of a context, in cross-attention) by the\n"
+     "weights /qkv_proj.weight and /out_proj.weight, in PyTorch's shapes and order, attends by any method,\n"
+     "projects the heads' outputs and writes /y to output.file. Each rank has a share of the rows. The bits "
+     "of\n"
+     "the result do not depend on the number of ranks or threads.\n",
+     LSP_TAKES_DECK, LSP_FOR_LAYER, lsp_layer_run},
+    {"map", "what each head attends to: pictures, figures of rows and keys, strongest links", "[DECK.ini]",
+     "Looks at the weights softmax(scale q k' + mask) of every head without storing them, whatever the "
+     "length:\n"
+     "the attention matrix pooled to map.pixels x map.pixels (mean and largest weight), every row's "
+     "entropy,\n"
+     "mean distance and share of the weight on itself, on the first key and on near keys, how much every "
+     "key\n"
+     "receives, and the map.links strongest links. To output.file (/map), report.json, a picture\n"
+     "(report.plot) and a page (report.html), each of which may be left out.\n",
+     LSP_TAKES_DECK, LSP_FOR_MAP, lsp_map_run},
     {"merge", "joins outputs over disjoint key ranges into the exact whole", "[DECK.ini]",
      "Joins the outputs (/out and /lse) of several `attend` runs on the same rows, made with different\n"
      "input.keys, into what one run over all these keys gives.\n",
@@ -37,6 +74,15 @@ static const lsp_command table[] = {
      "and a predicted time. The shape is that of [shape] when shape.n is given, else that of the input.\n"
      "Exit status 5 when the run does not fit into a node's memory.\n",
      LSP_TAKES_DECK, LSP_FOR_PLAN, lsp_plan_run},
+    {"scaling", "speed-up and efficiency from the reports of a study", "[DECK.ini]",
+     "Reads the JSON reports of runs on different numbers of nodes, ranks and threads, takes medians of "
+     "repeated\n"
+     "runs, and gives speed-up and efficiency against the fewest cores, and the shares of computing, "
+     "exposed\n"
+     "gather, reading and writing: a table, scaling.csv, report.json, and report.plot with the ideal line "
+     "(PNG\n"
+     "and SVG). Runs that differ in method, mask, type or gather mode make curves of their own.\n",
+     LSP_TAKES_DECK, LSP_FOR_SCALING, lsp_scaling_run_command},
     {"svd", "truncated singular value decomposition of the attention matrix, with its error", "[DECK.ini]",
      "For every head: the largest singular values of W = softmax(scale q k' + mask) and their vectors, "
      "without\n"

@@ -57,6 +57,7 @@ const char *lsp_format_shape(const lsp_tensor_shape *shape, char *text)
     switch (shape->axes) {
     case 4: (void)snprintf(text, LSP_FORMAT_SIZE, "[%lld, %lld, %lld, %lld] %s", b, h, n, d, type); break;
     case 3: (void)snprintf(text, LSP_FORMAT_SIZE, "[%lld, %lld, %lld] %s", h, n, d, type); break;
+    case 1: (void)snprintf(text, LSP_FORMAT_SIZE, "[%lld] %s", n, type); break;
     default: (void)snprintf(text, LSP_FORMAT_SIZE, "[%lld, %lld] %s", n, d, type); break;
     }
     return text;

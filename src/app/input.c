@@ -46,7 +46,7 @@ lsp_status lsp_input_open(lsp_app *app, lsp_input *input)
     *input = (lsp_input){0};
     lsp_status status = lsp_source_open(app, LSP_KEY_INPUT_Q, &input->q);
     if (status == LSP_OK) status = lsp_source_open(app, LSP_KEY_INPUT_K, &input->k);
-    if (status == LSP_OK && app->command->uses != LSP_FOR_SVD)
+    if (status == LSP_OK && !(app->command->uses & (LSP_FOR_SVD | LSP_FOR_MAP)))
         status = lsp_source_open(app, LSP_KEY_INPUT_V, &input->v);
     if (status == LSP_OK) status = check_shapes(app, input);
     if (status != LSP_OK) return status;

@@ -35,6 +35,9 @@ lsp_status lsp_input_take_shape(lsp_app *app, lsp_attention_desc *desc);
 /* Collective. input.heads, rows and keys: changes desc.heads, kv_heads and the ranges. */
 lsp_status lsp_input_select(lsp_app *app, lsp_input *input);
 
+/* Local. The keys of method lowrank but rank. */
+void lsp_input_take_truncation(lsp_app *app, lsp_attention_desc *desc);
+
 /* Collective. Sections attention and compute, documents and key lengths. */
 lsp_status lsp_input_take_rule(lsp_app *app, lsp_input *input);
 

@@ -124,6 +124,7 @@ cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
     lsp_json_add_number(object, "nonfinite", (double)report->nonfinite);
     lsp_json_add_verify(object, report->verified ? &report->verify : NULL);
     lsp_certificate_add_json(object, &report->certificate);
+    lsp_keeper_add_json(object, report->keeper);
     if (report->output) {
         lsp_json_add_checksum(object, "output_xxh64", report->out_checksum);
         if (report->has_lse) lsp_json_add_checksum(object, "lse_xxh64", report->lse_checksum);

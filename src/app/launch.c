@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* A whole number of the environment, or `otherwise`. */
 static int64_t environment_int(const char *name, int64_t otherwise)
@@ -52,6 +53,13 @@ int64_t lsp_launch_memory(void)
     }
     int64_t bytes = 0;
     return lsp_checked_mul(megabytes, 1 << 20, &bytes) ? bytes : 0;
+}
+
+bool lsp_launch_seconds_left(double *seconds)
+{
+    int64_t end = environment_int("SLURM_JOB_END_TIME", 0);
+    *seconds = difftime((time_t)end, time(NULL));
+    return end > 0;
 }
 
 static const char *const limit_names[] = {"the machine", "the cgroup", "Slurm", "plan.memory_per_node"};

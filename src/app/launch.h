@@ -28,6 +28,9 @@ int lsp_launch_threads(void);
  * nothing. */
 int64_t lsp_launch_memory(void);
 
+/* Local. Seconds until the end of the Slurm job (SLURM_JOB_END_TIME); false when nothing says. */
+bool lsp_launch_seconds_left(double *seconds);
+
 /* Local. The least of what machine or cgroup have available, Slurm grants and the deck asks (each 0: it
  * says nothing); INT64_MAX when none says anything. *which: 0 machine, 1 cgroup, 2 Slurm, 3 deck. */
 int64_t lsp_launch_least_memory(int64_t available, bool cgroup, int64_t slurm, double asked, int *which);

@@ -3,7 +3,9 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "app/app.h"
 #include "app/arguments.h"
+#include "app/checkpoint.h"
 #include "app/launch.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 
 #include <omp.h>
@@ -65,12 +67,17 @@ static lsp_status run_command(lsp_app *app, int argc, char **argv)
         return status;
     }
     lsp_launch_warn_oversubscribed(app);
+    if (app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD)) lsp_watchdog_start(app);
     status = app->command->run(app);
+    lsp_watchdog_stop();
     if (status != LSP_OK) {
         /* When MPI itself has failed, rank 0 may never come here. */
         int failed = lsp_context_failed_rank(app->ctx);
         int speaker = status == LSP_ERR_RANK && failed > 0 ? failed : 0;
-        if (rank == speaker) print_error(lsp_context_message(app->ctx), failed);
+        if (rank == speaker && status == LSP_INTERRUPTED)
+            (void)fprintf(stderr, "longspan: %s\n", lsp_context_message(app->ctx));
+        else if (rank == speaker)
+            print_error(lsp_context_message(app->ctx), failed);
         if (status == LSP_ERR_RANK) (void)MPI_Abort(app->comm, LSP_ERR_RANK);
     }
     lsp_status ended = lsp_context_destroy(&app->ctx);
@@ -82,6 +89,9 @@ int main(int argc, char **argv)
     lsp_launch_restart_for_blas(argv);
     if (lsp_arguments_print_help(argc, argv)) return 0;
     if (refuse_singletons()) return LSP_ERR_USAGE;
+    /* A signal may come as soon as the program runs. */
+    const lsp_command *command = argc > 1 ? lsp_command_find(argv[1]) : NULL;
+    if (command && (command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD))) lsp_keeper_listen();
     (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */
     lsp_app app = {.comm = MPI_COMM_NULL};
     int provided = 0;

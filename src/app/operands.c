@@ -18,7 +18,8 @@ static lsp_status refuse_nonfinite(lsp_app *app, const lsp_source *source, int64
     }
     char index[128] = "";
     size_t used = 0;
-    for (int a = 4 - source->shape.axes; a < 4; a++) {
+    int end = source->shape.axes == 1 ? 3 : 4; /* one axis alone counts rows */
+    for (int a = end - source->shape.axes; a < end; a++) {
         int length = snprintf(index + used, sizeof index - used, "%s%" PRId64, used ? ", " : "", at[a]);
         if (length > 0) used += (size_t)length;
     }
@@ -46,26 +47,32 @@ lsp_status lsp_operands_read_source(lsp_app *app, const lsp_source *source, cons
     return found > 0 && refuse ? refuse_nonfinite(app, source, found, first) : LSP_OK;
 }
 
-static lsp_status allocate(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands)
+static lsp_status allocate_inputs(lsp_app *app, const lsp_attention_desc *desc, lsp_operands *operands)
 {
-    const lsp_attention_desc *desc = &input->desc;
     size_t q = lsp_dtype_size(desc->q_type), k = lsp_dtype_size(desc->k_type),
            v = lsp_dtype_size(desc->v_type);
-    size_t result = lsp_dtype_size(lsp_dtype_result(desc->compute));
-    lsp_status status = LSP_OK;
     size_t d_k = (size_t)desc->d_k, d_v = (size_t)desc->d_v;
+    lsp_status status = LSP_OK;
     operands->q = lsp_app_alloc(app, operands->query_rows, d_k * q, "q", &status);
     operands->k = lsp_app_alloc(app, operands->key_rows, d_k * k, "k", &status);
     operands->v = lsp_app_alloc(app, operands->key_rows, d_v * v, "v", &status);
-    operands->out = lsp_app_alloc(app, operands->query_rows, d_v * result, "out", &status);
-    if (lse) operands->lse = lsp_app_alloc(app, operands->query_rows, result, "lse", &status);
-    return lsp_context_agree(app->ctx, status);
+    return status;
 }
 
-lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands)
+static lsp_status allocate_outputs(lsp_app *app, const lsp_attention_desc *desc, bool lse,
+                                   lsp_operands *operands)
+{
+    size_t result = lsp_dtype_size(lsp_dtype_result(desc->compute));
+    lsp_status status = LSP_OK;
+    operands->out = lsp_app_alloc(app, operands->query_rows, (size_t)desc->d_v * result, "out", &status);
+    if (lse) operands->lse = lsp_app_alloc(app, operands->query_rows, result, "lse", &status);
+    return status;
+}
+
+lsp_status lsp_operands_read_inputs(lsp_app *app, const lsp_input *input, lsp_operands *operands)
 {
     lsp_operands *o = operands;
-    lsp_status status = allocate(app, input, lse, o);
+    lsp_status status = lsp_context_agree(app->ctx, allocate_inputs(app, &input->desc, o));
     if (status == LSP_OK)
         status = lsp_operands_read_source(app, &input->q, o->query_runs, o->query_run_count, input->heads,
                                           o->q, &o->nonfinite);
@@ -76,6 +83,12 @@ lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp
         status = lsp_operands_read_source(app, &input->v, o->key_runs, o->key_run_count, input->kv_heads,
                                           o->v, &o->nonfinite);
     return status;
+}
+
+lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands)
+{
+    lsp_status status = lsp_context_agree(app->ctx, allocate_outputs(app, &input->desc, lse, operands));
+    return status == LSP_OK ? lsp_operands_read_inputs(app, input, operands) : status;
 }
 
 void lsp_operands_free(lsp_operands *operands)

@@ -16,6 +16,9 @@ typedef struct lsp_operands {
  * LSP_ERR_CONTENT unless compute.nonfinite = propagate. On failure too, lsp_operands_free is to be called. */
 lsp_status lsp_operands_read(lsp_app *app, const lsp_input *input, bool lse, lsp_operands *operands);
 
+/* Collective. The same without out and lse. */
+lsp_status lsp_operands_read_inputs(lsp_app *app, const lsp_input *input, lsp_operands *operands);
+
 /* Collective. Reads runs of one source, in heads of the description (mapped by `heads` to those of the file; NULL: the
  * same) into buffer; adds NaN and Inf to *nonfinite, which are refused as above. */
 lsp_status lsp_operands_read_source(lsp_app *app, const lsp_source *source, const lsp_run *runs,

@@ -103,7 +103,7 @@ static bool number_fits(const lsp_option *option, const char *text)
 static bool items_fit(const lsp_option *option, const char *text)
 {
     int64_t items[LSP_ITEMS_MOST];
-    bool numbers = option->kind == LSP_OPTION_NUMBERS;
+    bool numbers = option->kind != LSP_OPTION_WORDS;
     if (numbers && option->words && strcmp(text, option->words) == 0) return true;
     int64_t count = lsp_value_items(text, numbers ? NULL : option->words, items, LSP_ITEMS_MOST);
     for (int64_t i = 0; numbers && i < count; i++) {
@@ -122,6 +122,7 @@ static bool value_fits(const lsp_option *option, const char *text)
     case LSP_OPTION_HEADS: return strcmp(text, "all") == 0 || lsp_value_list(text, NULL, 0) > 0;
     case LSP_OPTION_RANGE: return strcmp(text, "all") == 0 || lsp_value_range(text, &begin, &end);
     case LSP_OPTION_NUMBERS:
+    case LSP_OPTION_CHOICES:
     case LSP_OPTION_WORDS: return items_fit(option, text);
     case LSP_OPTION_INT:
     case LSP_OPTION_REAL:
@@ -147,6 +148,10 @@ static void describe_allowed(const lsp_option *option, char *text, size_t size)
     case LSP_OPTION_NUMBERS:
         (void)snprintf(text, size, "different whole numbers from %.15g to %.15g as 3,5%s%s", option->low,
                        option->high, or_word, word);
+        return;
+    case LSP_OPTION_CHOICES:
+        (void)snprintf(text, size, "a whole number from %.15g; with `compare` also different ones as 16,64",
+                       option->low);
         return;
     case LSP_OPTION_INT:
     case LSP_OPTION_REAL:
@@ -240,6 +245,22 @@ int64_t lsp_options_items(lsp_options *options, lsp_key key, int64_t items[LSP_I
     const char *words = option->kind == LSP_OPTION_WORDS ? option->words : NULL;
     int64_t count = lsp_value_items(lsp_options_text(options, key), words, items, LSP_ITEMS_MOST);
     return count > 0 ? count : 0;
+}
+
+lsp_status lsp_options_one(lsp_options *options, lsp_key key, const char *why, int64_t *value,
+                           lsp_error *error)
+{
+    int64_t items[LSP_ITEMS_MOST];
+    const lsp_option *option = lsp_option_get(key);
+    int64_t count = lsp_options_items(options, key, items);
+    if (count > 1)
+        return lsp_error_set(
+            error, LSP_ERR_USAGE,
+            "%s: %s.%s = %s names several numbers, and %s takes one; `longspan compare` takes several",
+            lsp_options_origin(options, key), option->section, option->name, lsp_options_peek(options, key),
+            why);
+    *value = count == 1 ? items[0] : 0;
+    return LSP_OK;
 }
 
 bool lsp_options_is_set(const lsp_options *options, lsp_key key)

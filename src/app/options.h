@@ -23,6 +23,9 @@ typedef enum lsp_key {
     LSP_KEY_INPUT_ROWS,
     LSP_KEY_INPUT_KEYS,
     LSP_KEY_INPUT_PARTS,
+    LSP_KEY_INPUT_X,
+    LSP_KEY_INPUT_CONTEXT,
+    LSP_KEY_INPUT_LAYER_WEIGHTS,
     LSP_KEY_OUTPUT_FILE,
     LSP_KEY_OUTPUT_OVERWRITE,
     LSP_KEY_OUTPUT_LSE,
@@ -46,6 +49,13 @@ typedef enum lsp_key {
     LSP_KEY_ATTENTION_BLOCK_SIZE,
     LSP_KEY_ATTENTION_TOPK,
     LSP_KEY_ATTENTION_RENORMALIZE,
+    LSP_KEY_LAYER_HEADS,
+    LSP_KEY_LAYER_KV_HEADS,
+    LSP_KEY_LAYER_BIAS,
+    LSP_KEY_LAYER_ROPE_BASE,
+    LSP_KEY_LAYER_ROPE_PAIRING,
+    LSP_KEY_LAYER_QK_NORM,
+    LSP_KEY_LAYER_QK_NORM_EPS,
     LSP_KEY_COMPUTE_DTYPE,
     LSP_KEY_COMPUTE_THREADS,
     LSP_KEY_COMPUTE_ISA,
@@ -54,11 +64,21 @@ typedef enum lsp_key {
     LSP_KEY_COMPUTE_HEAD_GROUPS,
     LSP_KEY_COMPUTE_PARTITION,
     LSP_KEY_COMPUTE_NONFINITE,
+    LSP_KEY_CHECKPOINT_FILE,
+    LSP_KEY_CHECKPOINT_EVERY_SECONDS,
+    LSP_KEY_CHECKPOINT_RESUME,
+    LSP_KEY_CHECKPOINT_MARGIN,
+    LSP_KEY_CHECKPOINT_WATCHDOG,
     LSP_KEY_VERIFY_ROWS,
     LSP_KEY_VERIFY_TOLERANCE,
     LSP_KEY_REPORT_JSON,
     LSP_KEY_REPORT_PROGRESS,
     LSP_KEY_REPORT_PLOT,
+    LSP_KEY_REPORT_HTML,
+    LSP_KEY_MAP_PIXELS,
+    LSP_KEY_MAP_LINKS,
+    LSP_KEY_MAP_LABELS,
+    LSP_KEY_MAP_LABELS_K,
     LSP_KEY_SHAPE_BATCH,
     LSP_KEY_SHAPE_HEADS,
     LSP_KEY_SHAPE_KV_HEADS,
@@ -84,6 +104,21 @@ typedef enum lsp_key {
     LSP_KEY_BENCH_SECONDS,
     LSP_KEY_BENCH_READ_BYTES,
     LSP_KEY_BENCH_COMPARE,
+    LSP_KEY_SCALING_FOLDER,
+    LSP_KEY_SCALING_REPORTS,
+    LSP_KEY_SCALING_KIND,
+    LSP_KEY_SCALING_CSV,
+    LSP_KEY_COMPARE_METHODS,
+    LSP_KEY_COMPARE_REPEATS,
+    LSP_KEY_IMPORT_SOURCE,
+    LSP_KEY_IMPORT_NAMES,
+    LSP_KEY_IMPORT_PREFIX,
+    LSP_KEY_IMPORT_LAYER,
+    LSP_KEY_IMPORT_HEADS,
+    LSP_KEY_IMPORT_KV_HEADS,
+    LSP_KEY_IMPORT_TENSORS,
+    LSP_KEY_IMPORT_ARRAYS,
+    LSP_KEY_IMPORT_LIST,
     LSP_KEY_COUNT
 } lsp_key;
 
@@ -97,14 +132,17 @@ typedef enum lsp_option_kind {
     LSP_OPTION_HEADS,   /* "all", or numbers and ranges: 0,3-5 */
     LSP_OPTION_RANGE,   /* "all", or a:b, half-open */
     LSP_OPTION_NUMBERS, /* numbers of low..high, separated by commas; or the word */
+    LSP_OPTION_CHOICES, /* a whole number of low..high; several, as NUMBERS, where a command compares them */
     LSP_OPTION_WORDS    /* some of `words`, separated by commas */
 } lsp_option_kind;
 
 /* The commands that use a key. */
 enum { LSP_FOR_ATTEND = 1, LSP_FOR_GENERATE = 2, LSP_FOR_VERIFY = 4, LSP_FOR_MERGE = 8, LSP_FOR_PLAN = 16 };
-enum { LSP_FOR_SVD = 32, LSP_FOR_BENCH = 1 << 10 };
+enum { LSP_FOR_SVD = 32, LSP_FOR_BENCH = 1 << 10, LSP_FOR_COMPARE = 1 << 11, LSP_FOR_SCALING = 1 << 12 };
+enum { LSP_FOR_LAYER = 1 << 13, LSP_FOR_MAP = 1 << 14 };
+enum { LSP_FOR_IMPORT = 1 << 9 };
 
-enum { LSP_ITEMS_MOST = 64 }; /* of NUMBERS and WORDS */
+enum { LSP_ITEMS_MOST = 64 }; /* of NUMBERS, CHOICES and WORDS */
 
 typedef struct lsp_option {
     const char *section, *name;
@@ -140,7 +178,7 @@ int64_t lsp_options_int(lsp_options *options, lsp_key key);
 double lsp_options_real(lsp_options *options, lsp_key key);
 bool lsp_options_yes(lsp_options *options, lsp_key key);
 int lsp_options_choice(lsp_options *options, lsp_key key);
-/* Items of NUMBERS, or of WORDS as indices; returns how many, 0 when the value is the word for "chosen". */
+/* Items of NUMBERS or CHOICES, or of WORDS as indices; returns how many, 0 when the value is the word for "chosen". */
 int64_t lsp_options_items(lsp_options *options, lsp_key key, int64_t items[LSP_ITEMS_MOST]);
 bool lsp_options_is_set(const lsp_options *options, lsp_key key);
 const char *lsp_options_peek(const lsp_options *options, lsp_key key);
@@ -148,6 +186,10 @@ const char *lsp_options_origin(const lsp_options *options, lsp_key key);
 
 /* Local. LSP_ERR_USAGE naming the missing key unless it was given. `why` tells who needs it. */
 lsp_status lsp_options_require(const lsp_options *options, lsp_key key, const char *why, lsp_error *error);
+
+/* Local. The one number of CHOICES, in *value; LSP_ERR_USAGE when several were given, which `why` cannot take. Marks. */
+lsp_status lsp_options_one(lsp_options *options, lsp_key key, const char *why, int64_t *value,
+                           lsp_error *error);
 
 /* Local. "section.key, section.key, ..." of the keys given and not used so far, into text; "" for none. */
 void lsp_options_unused(const lsp_options *options, char *text, size_t size);

@@ -56,6 +56,7 @@ static lsp_status estimate(plan_state *s)
 {
     char message[LSP_ERROR_TEXT] = "";
     const lsp_attention_desc *d = &s->input.desc;
+    s->input.desc.keep_values = true; /* as attend does with its default of verify.rows */
     lsp_status status = lsp_attention_estimate(d, s->ranks, s->ranks_per_node, s->app->layout.threads,
                                                &s->estimate, message, sizeof message);
     if (status != LSP_OK) status = lsp_context_fail(s->app->ctx, status, "%s", message);
@@ -63,7 +64,7 @@ static lsp_status estimate(plan_state *s)
     if (status != LSP_OK) return status;
     const lsp_estimate *e = &s->estimate;
     s->memory_per_node = (double)e->footprint.total * s->ranks_per_node;
-    s->compute_seconds = e->pairs_max * 2 * (double)(d->d_k + d->d_v) / s->flops_per_rank;
+    s->compute_seconds = e->pairs > 0 ? e->pairs_max / e->pairs * e->work / s->flops_per_rank : 0;
     /* Within one node no link is crossed. */
     if (s->ranks > s->ranks_per_node)
         s->gather_seconds =
@@ -128,7 +129,7 @@ static void print(const plan_state *s)
     if (e->idle_ranks > 0)
         (void)printf("  %" PRId64 " ranks are idle: they have no query row\n", e->idle_ranks);
     print_memory(s);
-    (void)printf("  %-22s %.3g pairs, %.3g flops\n", "operations", e->pairs, e->flops);
+    (void)printf("  %-22s %.3g pairs, %.3g flops\n", "operations", e->pairs, e->work);
     print_bytes("gathered, all ranks", e->bytes_received);
     print_bytes("gathered, most by one", e->bytes_received_max);
     print_bytes("input read", s->input_bytes);
@@ -170,6 +171,7 @@ static cJSON *to_json(const plan_state *s)
                    {"panel_rows", (double)e->panel_keys},
                    {"pairs", e->pairs},
                    {"flops", e->flops},
+                   {"work", e->work},
                    {"flops_per_rank", s->flops_per_rank}};
     cJSON *object = cJSON_AddObjectToObject(json, "bytes");
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++)

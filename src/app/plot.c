@@ -17,10 +17,16 @@ static const char *plot_file(const lsp_app *app)
 }
 
 /* A name beside the picture's: gnuplot's commands, and what it has drawn so far. */
-static const char *beside(const lsp_app *app, const char *ending, char name[PATH_MAX])
+static const char *beside(const char *file, const char *ending, char name[PATH_MAX])
 {
-    (void)snprintf(name, PATH_MAX, "%s.%ld.%s", plot_file(app), (long)getpid(), ending);
+    (void)snprintf(name, PATH_MAX, "%s.%ld.%s", file, (long)getpid(), ending);
     return name;
+}
+
+static bool is_svg(const char *file)
+{
+    size_t length = strlen(file);
+    return length > 4 && strcmp(file + length - 4, ".svg") == 0;
 }
 
 static bool is_in_path(const char *program)
@@ -36,10 +42,10 @@ static bool is_in_path(const char *program)
     return false;
 }
 
-static lsp_status fail_file(lsp_app *app, const char *what)
+static lsp_status fail_file(lsp_app *app, const char *file, const char *what)
 {
     return lsp_context_fail(app->ctx, LSP_ERR_FILE, "the picture %s cannot be %s: %s; check --report.plot",
-                            plot_file(app), what, strerror(errno));
+                            file, what, strerror(errno));
 }
 
 lsp_status lsp_plot_probe(lsp_app *app)
@@ -47,7 +53,7 @@ lsp_status lsp_plot_probe(lsp_app *app)
     lsp_status status = LSP_OK;
     if (*plot_file(app) && app->layout.rank == 0) {
         char name[PATH_MAX];
-        FILE *stream = fopen(beside(app, "gp", name), "w");
+        FILE *stream = fopen(beside(plot_file(app), "gp", name), "w");
         if (!is_in_path("gnuplot")) {
             status =
                 lsp_context_fail(app->ctx, LSP_ERR_USAGE,
@@ -55,7 +61,7 @@ lsp_status lsp_plot_probe(lsp_app *app)
                                  "gnuplot-nox), or leave report.plot out",
                                  plot_file(app));
         } else if (!stream) {
-            status = fail_file(app, "created");
+            status = fail_file(app, plot_file(app), "created");
         }
         if (stream) {
             (void)fclose(stream);
@@ -76,13 +82,13 @@ static void write_quoted(FILE *stream, const char *text)
     (void)fputc('\'', stream);
 }
 
-static bool write_commands(const char *script, const char *drawing, int width, int height,
+static bool write_commands(const char *script, const char *drawing, bool svg, int width, int height,
                            lsp_plot_fn commands, const void *user)
 {
     FILE *stream = fopen(script, "w");
     if (!stream) return false;
-    (void)fprintf(stream, "set terminal pngcairo size %d,%d font 'sans,11' background '#ffffff'\nset output ",
-                  width, height);
+    (void)fprintf(stream, "set terminal %s size %d,%d font 'sans,11' background '#ffffff'\nset output ",
+                  svg ? "svg" : "pngcairo", width, height);
     write_quoted(stream, drawing);
     (void)fputc('\n', stream);
     commands(stream, user);
@@ -105,25 +111,47 @@ static bool run_gnuplot(const char *script)
     return WIFEXITED(ended) && WEXITSTATUS(ended) == 0;
 }
 
+static lsp_status draw(lsp_app *app, const char *file, int width, int height, lsp_plot_fn commands,
+                       const void *user)
+{
+    lsp_status status = LSP_OK;
+    char script[PATH_MAX], drawing[PATH_MAX];
+    (void)beside(file, "gp", script);
+    (void)beside(file, "tmp", drawing);
+    if (!write_commands(script, drawing, is_svg(file), width, height, commands, user))
+        status = fail_file(app, file, "prepared");
+    else if (!run_gnuplot(script))
+        status =
+            lsp_context_fail(app->ctx, LSP_ERR_FILE,
+                             "gnuplot did not draw %s (its own message is above); leave report.plot out to "
+                             "have the numbers alone",
+                             file);
+    else if (rename(drawing, file) != 0)
+        status = fail_file(app, file, "written");
+    (void)unlink(script);
+    if (status != LSP_OK) (void)unlink(drawing);
+    return status;
+}
+
 lsp_status lsp_plot_make(lsp_app *app, int width, int height, lsp_plot_fn commands, const void *user)
 {
     lsp_status status = LSP_OK;
-    if (*plot_file(app) && app->layout.rank == 0) {
-        char script[PATH_MAX], drawing[PATH_MAX];
-        (void)beside(app, "gp", script);
-        (void)beside(app, "png", drawing);
-        if (!write_commands(script, drawing, width, height, commands, user))
-            status = fail_file(app, "prepared");
-        else if (!run_gnuplot(script))
-            status = lsp_context_fail(
-                app->ctx, LSP_ERR_FILE,
-                "gnuplot did not draw %s (its own message is above); leave report.plot out to "
-                "have the numbers alone",
-                plot_file(app));
-        else if (rename(drawing, plot_file(app)) != 0)
-            status = fail_file(app, "written");
-        (void)unlink(script);
-        if (status != LSP_OK) (void)unlink(drawing);
+    if (*plot_file(app) && app->layout.rank == 0)
+        status = draw(app, plot_file(app), width, height, commands, user);
+    return lsp_context_agree(app->ctx, status);
+}
+
+lsp_status lsp_plot_make_both(lsp_app *app, int width, int height, lsp_plot_fn commands, const void *user)
+{
+    const char *file = plot_file(app);
+    lsp_status status = lsp_plot_make(app, width, height, commands, user);
+    if (status != LSP_OK || !*file) return status;
+    if (app->layout.rank == 0) {
+        char other[PATH_MAX];
+        size_t length = strlen(file), stem = length;
+        if (is_svg(file) || (length > 4 && strcmp(file + length - 4, ".png") == 0)) stem = length - 4;
+        (void)snprintf(other, sizeof other, "%.*s.%s", (int)stem, file, is_svg(file) ? "png" : "svg");
+        status = draw(app, other, width, height, commands, user);
     }
     return lsp_context_agree(app->ctx, status);
 }

@@ -13,8 +13,9 @@ typedef void (*lsp_plot_fn)(FILE *stream, const void *user);
  * be created (LSP_ERR_FILE). */
 lsp_status lsp_plot_probe(lsp_app *app);
 
-/* Collective. When report.plot is given: rank 0 has gnuplot make that PNG file, of width x height points, complete or not
- * at all. LSP_ERR_FILE when it does not. */
+/* Collective. When report.plot is given: rank 0 has gnuplot make that file, SVG when its name ends so, otherwise PNG, of
+ * width x height points, complete or not at all. LSP_ERR_FILE when it does not. make_both: the other one beside it too. */
 lsp_status lsp_plot_make(lsp_app *app, int width, int height, lsp_plot_fn commands, const void *user);
+lsp_status lsp_plot_make_both(lsp_app *app, int width, int height, lsp_plot_fn commands, const void *user);
 
 #endif

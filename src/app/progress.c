@@ -2,6 +2,7 @@
 #include "app/progress.h"
 
 #include "app/format.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 
 #include <stdio.h>
@@ -36,6 +37,7 @@ static void print(lsp_progress *progress, double done, double now)
 void lsp_progress_update(void *user, double done)
 {
     lsp_progress *progress = user;
+    lsp_watchdog_beat();
     if (!progress->on) return;
     double now = lsp_clock();
     if (now < progress->next) return;

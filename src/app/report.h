@@ -5,6 +5,7 @@
 #define LSP_APP_REPORT_H
 
 #include "app/certificate.h"
+#include "app/checkpoint.h"
 #include "app/collect.h"
 #include "app/input.h"
 
@@ -20,6 +21,7 @@ typedef enum lsp_phase {
 
 typedef struct lsp_report {
     const lsp_input *input;
+    const lsp_keeper *keeper;
     const char *output; /* file, or NULL */
     lsp_estimate estimate;
     lsp_isa isa;

@@ -106,23 +106,58 @@ static lsp_status take_mask(lsp_app *app, lsp_attention_desc *desc)
     return LSP_OK;
 }
 
-/* The method and the keys that it uses: the keys of others stay unused, as decks are shared. */
+/* The description counts from 1 what a deck may set to 0. */
+static int64_t none_or(int64_t value)
+{
+    return value == 0 ? -1 : value;
+}
+
+void lsp_input_take_truncation(lsp_app *app, lsp_attention_desc *desc)
+{
+    lsp_options *options = app->options;
+    if (lsp_options_is_set(options, LSP_KEY_ATTENTION_TOLERANCE))
+        desc->tolerance = lsp_options_real(options, LSP_KEY_ATTENTION_TOLERANCE);
+    desc->svd = (lsp_svd_kind)lsp_options_choice(options, LSP_KEY_ATTENTION_SVD);
+    if (desc->svd == LSP_SVD_KRYLOV) {
+        desc->oversample = none_or(lsp_options_int(options, LSP_KEY_ATTENTION_OVERSAMPLE));
+        desc->steps = none_or(lsp_options_int(options, LSP_KEY_ATTENTION_STEPS));
+        desc->seed = (uint64_t)lsp_options_int(options, LSP_KEY_ATTENTION_SEED);
+    }
+    desc->allow_leak = lsp_options_yes(options, LSP_KEY_ATTENTION_ALLOW_LEAK);
+}
+
+static lsp_status take_lowrank(lsp_app *app, lsp_attention_desc *desc)
+{
+    lsp_options *options = app->options;
+    bool ranked = lsp_options_is_set(options, LSP_KEY_ATTENTION_RANK);
+    bool tolerant = lsp_options_is_set(options, LSP_KEY_ATTENTION_TOLERANCE);
+    if (!ranked && !tolerant)
+        return lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                "attention.rank is missing: say how many singular values to keep, or give "
+                                "attention.tolerance, the relative error that chooses their number");
+    lsp_input_take_truncation(app, desc);
+    return ranked ? lsp_app_require_one(app, LSP_KEY_ATTENTION_RANK, &desc->rank) : LSP_OK;
+}
+
+/* The method and the keys that it uses: the keys of others stay unused, as decks are shared. `compare` runs exact, and
+ * takes the others itself. */
 static lsp_status take_method(lsp_app *app, lsp_attention_desc *desc)
 {
     lsp_options *options = app->options;
+    if (app->command->uses == LSP_FOR_COMPARE) return LSP_OK;
     desc->method = (lsp_method)lsp_options_choice(options, LSP_KEY_ATTENTION_METHOD);
+    if (desc->method == LSP_METHOD_LOWRANK && app->command->uses == LSP_FOR_SVD)
+        desc->method = LSP_METHOD_EXACT; /* of which the command takes the singular values */
     if (desc->method == LSP_METHOD_BLOCK) {
-        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_BLOCK_SIZE);
+        lsp_status status = lsp_app_require_one(app, LSP_KEY_ATTENTION_BLOCK_SIZE, &desc->block_size);
         if (status != LSP_OK) return status;
-        desc->block_size = lsp_options_int(options, LSP_KEY_ATTENTION_BLOCK_SIZE);
     }
     if (desc->method == LSP_METHOD_TOPK) {
-        lsp_status status = lsp_app_require(app, LSP_KEY_ATTENTION_TOPK);
+        lsp_status status = lsp_app_require_one(app, LSP_KEY_ATTENTION_TOPK, &desc->topk);
         if (status != LSP_OK) return status;
-        desc->topk = lsp_options_int(options, LSP_KEY_ATTENTION_TOPK);
         desc->renormalize = lsp_options_yes(options, LSP_KEY_ATTENTION_RENORMALIZE);
     }
-    return LSP_OK;
+    return desc->method == LSP_METHOD_LOWRANK ? take_lowrank(app, desc) : LSP_OK;
 }
 
 static void take_compute(lsp_app *app, lsp_attention_desc *desc)
@@ -132,7 +167,9 @@ static void take_compute(lsp_app *app, lsp_attention_desc *desc)
     desc->compute = types[lsp_options_choice(options, LSP_KEY_COMPUTE_DTYPE)];
     desc->scale = lsp_options_real(options, LSP_KEY_ATTENTION_SCALE);
     desc->softcap = lsp_options_real(options, LSP_KEY_ATTENTION_SOFTCAP);
-    if (!(app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD))) return;
+    if (!(app->command->uses &
+          (LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER)))
+        return;
     desc->isa = (lsp_isa)lsp_options_choice(options, LSP_KEY_COMPUTE_ISA);
     desc->gather = (lsp_gather_mode)lsp_options_choice(options, LSP_KEY_COMPUTE_GATHER);
     desc->partition = (lsp_partition_kind)lsp_options_choice(options, LSP_KEY_COMPUTE_PARTITION);

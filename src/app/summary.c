@@ -34,6 +34,12 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text)
     if (desc->method == LSP_METHOD_TOPK)
         append(text, ", top %" PRId64 " of each row%s", desc->topk,
                desc->renormalize ? ", renormalised" : "");
+    if (desc->method == LSP_METHOD_LOWRANK) {
+        if (desc->rank > 0) append(text, ", rank %" PRId64, desc->rank);
+        if (desc->tolerance > 0)
+            append(text, "%s, tolerance %g", desc->rank > 0 ? " at most" : "", desc->tolerance);
+        append(text, ", by %s", desc->svd == LSP_SVD_FULL ? "the full SVD" : "block Krylov");
+    }
     if (desc->documents) append(text, ", %" PRId64 " documents", desc->document_count);
     if (desc->key_lengths) append(text, ", key lengths");
     if (desc->scale != 0) append(text, ", scale %g", desc->scale);
@@ -101,6 +107,9 @@ static void print_result(const lsp_report *report)
     if (report->peak_gflops > 0)
         (void)printf(", %.1f %% of the FMA peak (%s)", 100 * report->efficiency,
                      lsp_format_rate(report->peak_gflops * 1e9, two));
+    if (report->estimate.work > report->flops)
+        (void)printf("\n           as exact attention counts; method lowrank takes %.3g times that",
+                     report->estimate.work / report->flops);
     (void)printf("\n  memory   %s at most on a rank, %s gathered\n",
                  lsp_format_bytes((double)report->rss_max, one), lsp_format_bytes(report->received_all, two));
     if (report->empty_rows > 0)
@@ -119,6 +128,7 @@ static void print_result(const lsp_report *report)
                          report->verify.near_ties, lsp_dtype_name(report->input->desc.compute));
     }
     lsp_certificate_print(&report->certificate);
+    lsp_keeper_print(report->keeper);
     if (report->output) {
         (void)printf("  output   %s: /out xxh64 %016" PRIx64, report->output, report->out_checksum);
         if (report->has_lse) (void)printf(", /lse xxh64 %016" PRIx64, report->lse_checksum);

@@ -6,6 +6,7 @@
 #include "app/operands.h"
 #include "app/plot.h"
 #include "app/progress.h"
+#include "app/watchdog.h"
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -38,7 +39,10 @@ static lsp_status take_options(lsp_svd_job *job)
                                 "attention.rank is missing: say how many singular values to keep, or give "
                                 "attention.tolerance, the relative error that chooses their number");
     job->options = lsp_svd_defaults();
-    if (ranked) job->options.rank = lsp_options_int(options, LSP_KEY_ATTENTION_RANK);
+    if (ranked) {
+        lsp_status status = lsp_app_require_one(app, LSP_KEY_ATTENTION_RANK, &job->options.rank);
+        if (status != LSP_OK) return status;
+    }
     if (tolerant) job->options.tolerance = lsp_options_real(options, LSP_KEY_ATTENTION_TOLERANCE);
     job->full = lsp_options_choice(options, LSP_KEY_ATTENTION_SVD) == 1;
     if (!job->full) {
@@ -73,11 +77,14 @@ static lsp_status prepare(lsp_svd_job *job)
 {
     lsp_app *app = job->app;
     double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_plot_probe(app);
     if (status == LSP_OK) status = lsp_input_open(app, &job->input);
     if (status == LSP_OK) status = take_options(job);
     if (status == LSP_OK) status = list_heads(job);
+    if (status == LSP_OK)
+        status = lsp_keeper_open(app, &job->input, job->full ? 0 : job->count, &job->keeper);
     if (status != LSP_OK) return status;
     lsp_attention_desc *d = &job->input.desc;
     d->memory_limit = lsp_launch_memory_limit(app, &job->memory_source);
@@ -128,6 +135,7 @@ static lsp_status read_head(lsp_svd_job *job, const lsp_svd_head *head, head_wor
     const lsp_input *input = &job->input;
     double begin = lsp_clock();
     lsp_status status = LSP_OK;
+    lsp_watchdog_phase("read", false);
     size_t d_k = (size_t)w->desc.d_k;
     w->q = lsp_app_alloc(app, w->query_rows, d_k * lsp_dtype_size(w->desc.q_type), "q", &status);
     w->k = lsp_app_alloc(app, w->key_rows, d_k * lsp_dtype_size(w->desc.k_type), "k", &status);
@@ -170,6 +178,8 @@ static lsp_status decompose(lsp_svd_job *job, lsp_svd_head *head, head_work *w, 
     lsp_svd_options options = job->options;
     options.progress = tell;
     options.user = &mine;
+    lsp_watchdog_phase("compute", false);
+    options.pause = lsp_keeper_svd(&job->keeper);
     lsp_status status = lsp_operator_bind(w->op, w->q, w->k);
     if (status == LSP_OK)
         status = job->full ? lsp_svd_full(w->op, &options, &head->svd)
@@ -194,6 +204,7 @@ static lsp_status verify(lsp_svd_job *job, lsp_svd_head *head, const head_work *
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS), rank = head->svd->rank;
     double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE), begin = lsp_clock();
     if (rows == 0) return LSP_OK;
+    lsp_watchdog_phase("verify", false);
     lsp_attention_desc desc = w->desc;
     desc.d_v = rank;
     desc.v_type = LSP_F64;
@@ -224,7 +235,9 @@ static lsp_status verify(lsp_svd_job *job, lsp_svd_head *head, const head_work *
 static lsp_status run_head(lsp_svd_job *job, lsp_svd_head *head, lsp_progress *progress)
 {
     head_work w = {.op = NULL};
-    lsp_status status = open_head(job, head, &w);
+    lsp_status status = LSP_OK;
+    if (job->done > 0) status = lsp_keeper_turn(&job->keeper, &job->input, job->done);
+    if (status == LSP_OK) status = open_head(job, head, &w);
     if (status == LSP_OK) status = read_head(job, head, &w);
     if (status == LSP_OK && job->done == 0) status = measure_peak(job);
     if (status == LSP_OK) status = decompose(job, head, &w, progress);
@@ -256,6 +269,7 @@ static lsp_status write_output(lsp_svd_job *job)
 {
     double begin = lsp_clock();
     lsp_status status = LSP_OK;
+    lsp_watchdog_phase("write", false);
     if (!job->passed || !*lsp_options_text(job->app->options, LSP_KEY_OUTPUT_FILE)) return LSP_OK;
     if (!job->output) { /* the ranks are known now */
         job->rank = 0;
@@ -328,9 +342,11 @@ lsp_status lsp_svd_run(lsp_app *app)
     if (status == LSP_OK) status = measure_peak(&job);
     if (status == LSP_OK) status = write_output(&job);
     if (job.output) (void)lsp_output_discard(&job.output);
+    if (status == LSP_OK) status = lsp_keeper_finish(&job.keeper);
     if (status == LSP_OK) status = report(&job);
     for (int64_t i = 0; job.heads && i < job.count; i++) lsp_svd_destroy(&job.heads[i].svd);
     lsp_memory_free(job.heads);
+    lsp_keeper_close(&job.keeper);
     lsp_input_close(&job.input);
     return status;
 }

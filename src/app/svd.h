@@ -29,6 +29,7 @@ typedef struct lsp_svd_job {
     const char *written; /* the file, once it is there */
     const char *memory_source;
     lsp_isa isa;
+    lsp_keeper keeper;
     int64_t nonfinite, empty_rows;
     double seconds[LSP_PHASE_COUNT]; /* of this rank */
     double seconds_products;

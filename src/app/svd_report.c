@@ -1,6 +1,7 @@
 /* What `longspan svd` tells: the summary and the JSON report. SPDX-License-Identifier: BSD-3-Clause */
 #include "app/format.h"
 #include "app/launch.h"
+#include "app/lowrank.h"
 #include "app/svd.h"
 #include "base/checked.h"
 #include "linalg/version.h"
@@ -162,6 +163,7 @@ void lsp_svd_print(const lsp_svd_job *job)
                      " rows of each head in double precision: relative error %.2e at most (tolerance %.1e)\n",
                      job->heads[0].verify.rows, worst, tolerance);
     }
+    lsp_keeper_print(&job->keeper);
     print_blas(job);
     const char *plot = lsp_options_text(job->app->options, LSP_KEY_REPORT_PLOT);
     if (*plot) (void)printf("  picture  %s\n", plot);
@@ -181,14 +183,7 @@ static void add_rank(cJSON *object, const char *name, int64_t rank)
 /* out_error_bound would need V, which is not read here: ||O - O_r||_F <= frobenius_error ||V||_2. */
 static void add_certificate(cJSON *object, const lsp_svd_certificate *c, int64_t rank)
 {
-    cJSON *certificate = cJSON_AddObjectToObject(object, "certificate");
-    lsp_json_add_number(certificate, "rank", (double)rank);
-    lsp_json_add_number(certificate, "norm", c->norm);
-    lsp_json_add_number(certificate, "frobenius_error", c->frobenius_error);
-    lsp_json_add_number(certificate, "frobenius_relative", c->frobenius_relative);
-    lsp_json_add_number(certificate, "floor", c->floor);
-    (void)cJSON_AddNullToObject(certificate, "out_error_bound");
-    (void)cJSON_AddBoolToObject(certificate, "meaningful", c->meaningful);
+    lsp_lowrank_add_numbers(cJSON_AddObjectToObject(object, "certificate"), rank, c, -1);
 }
 
 static void add_head(cJSON *list, const lsp_svd_job *job, const lsp_svd_head *h)
@@ -245,6 +240,7 @@ cJSON *lsp_svd_json(const lsp_svd_job *job)
     lsp_json_add_number(object, "gflops", gflops(job));
     lsp_json_add_number(object, "fma_peak_gflops", job->peak_gflops);
     lsp_json_add_number(object, "efficiency", job->peak_gflops > 0 ? gflops(job) / job->peak_gflops : 0);
+    lsp_keeper_add_json(object, &job->keeper);
     cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
     lsp_json_add_number(bytes, "gathered", job->received_all);
     lsp_json_add_number(bytes, "peak_rss_max", (double)job->rss_max);

@@ -5,6 +5,7 @@
 #include "app/format.h"
 #include "app/launch.h"
 #include "app/operands.h"
+#include "app/recheck.h"
 #include "app/report.h"
 #include "app/runs.h"
 #include "base/clock.h"
@@ -17,6 +18,7 @@ typedef struct verify_state {
     lsp_app *app;
     lsp_input input;
     lsp_tensor *out, *lse; /* as stored; lse NULL when not wanted */
+    lsp_attention *plan;   /* method lowrank: decomposes again */
     lsp_run *query_runs, *key_runs, *stored_runs;
     lsp_operands operands;
     lsp_checksum_count checksums;
@@ -77,15 +79,43 @@ static lsp_status deal_rows(verify_state *s)
     lsp_runs_share(lsp_extent_rows(&keys), l->rank, l->ranks, &first, &last);
     s->key_runs = lsp_runs_make(&keys, first, last, &key_count);
     s->operands.key_rows = last - first;
-    if (s->query_runs) s->stored_runs = lsp_runs_map(s->query_runs, query_count, NULL, -d->row_begin);
     s->operands.query_runs = s->query_runs;
     s->operands.query_run_count = query_count;
     s->operands.key_runs = s->key_runs;
     s->operands.key_run_count = key_count;
     lsp_status status = LSP_OK;
-    if (!s->query_runs || !s->key_runs || !s->stored_runs)
+    if (!s->query_runs || !s->key_runs)
         status = lsp_context_fail(s->app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");
     return lsp_context_agree(s->app->ctx, status);
+}
+
+/* Rows as a plan deals them, which makes the truncated matrices. */
+static lsp_status plan_rows(verify_state *s)
+{
+    lsp_operands *o = &s->operands;
+    const char *source = NULL;
+    s->input.desc.keep_values = true;
+    s->input.desc.memory_limit = lsp_launch_memory_limit(s->app, &source);
+    lsp_status status = lsp_attention_create(s->app->ctx, &s->input.desc, &s->plan);
+    if (status != LSP_OK) return status;
+    lsp_attention_runs(s->plan, LSP_QUERIES, &o->query_runs, &o->query_run_count, &o->query_rows);
+    lsp_attention_runs(s->plan, LSP_KEYS, &o->key_runs, &o->key_run_count, &o->key_rows);
+    return LSP_OK;
+}
+
+/* Collective. Rows of the output as operands deal them. */
+static lsp_status read_stored(verify_state *s)
+{
+    lsp_operands *o = &s->operands;
+    s->stored_runs = lsp_runs_map(o->query_runs, o->query_run_count, NULL, -s->input.desc.row_begin);
+    lsp_status status = LSP_OK;
+    if (!s->stored_runs)
+        status = lsp_context_fail(s->app->ctx, LSP_ERR_LIMIT, "no memory for the list of rows");
+    status = lsp_context_agree(s->app->ctx, status);
+    if (status == LSP_OK) status = lsp_tensor_read(s->out, s->stored_runs, o->query_run_count, o->out);
+    if (status == LSP_OK && s->lse)
+        status = lsp_tensor_read(s->lse, s->stored_runs, o->query_run_count, o->lse);
+    return status;
 }
 
 static lsp_status check_memory(verify_state *s)
@@ -115,21 +145,17 @@ static lsp_status compare_rows(verify_state *s)
 {
     lsp_app *app = s->app;
     lsp_operands *o = &s->operands;
-    int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
-    double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
-    if (rows == 0) return LSP_OK;
+    bool again = s->input.desc.method == LSP_METHOD_LOWRANK;
+    if (lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS) == 0) return LSP_OK;
     lsp_dtype stored = lsp_tensor_get_shape(s->out).type;
     if (lsp_dtype_result(s->input.desc.compute) != stored) s->input.desc.compute = stored;
-    lsp_status status = deal_rows(s);
-    if (status == LSP_OK) status = check_memory(s);
+    lsp_status status = again ? plan_rows(s) : deal_rows(s);
+    if (status == LSP_OK && !again) status = check_memory(s);
     if (status == LSP_OK) status = lsp_operands_read(app, &s->input, s->lse != NULL, o);
-    if (status == LSP_OK) status = lsp_tensor_read(s->out, s->stored_runs, o->query_run_count, o->out);
-    if (status == LSP_OK && s->lse)
-        status = lsp_tensor_read(s->lse, s->stored_runs, o->query_run_count, o->lse);
-    if (status == LSP_OK)
-        status = lsp_verify_attention(app->ctx, &s->input.desc, o->query_runs, o->query_run_count,
-                                      o->key_runs, o->key_run_count, o->q, o->k, o->v, o->out, o->lse, rows,
-                                      0, tolerance, &s->result);
+    if (status == LSP_OK && again)
+        status = lsp_attention_execute(s->plan, o->q, o->k, o->v, o->out, NULL, NULL);
+    if (status == LSP_OK) status = read_stored(s);
+    if (status == LSP_OK) status = lsp_recheck_rows(app, &s->input.desc, s->plan, o, &s->result);
     s->compared = status == LSP_OK;
     return status;
 }
@@ -179,9 +205,12 @@ static lsp_status judge(verify_state *s, const char *file)
         return lsp_context_fail(
             app->ctx, LSP_ERR_VERIFY,
             "verification of %s failed: row %" PRId64 " of head %" PRId64 ", batch %" PRId64
-            " has relative error %.3e (tolerance %.1e), lse is off by up to %.3e; compute it again",
+            " has relative error %.3e (tolerance %.1e), lse is off by up to %.3e; %scompute it again",
             file, s->result.worst[2], s->result.worst[1], s->result.worst[0], s->result.max_rel_err,
-            s->result.tolerance, s->result.max_lse_err);
+            s->result.tolerance, s->result.max_lse_err,
+            s->plan ? "verify with as many ranks as it was made with (equal singular values at the cut "
+                      "leave the choice to rounding), or "
+                    : "");
     }
     return lsp_context_fail(
         app->ctx, LSP_ERR_VERIFY,
@@ -223,6 +252,7 @@ lsp_status lsp_verify_run(lsp_app *app)
     verify_state s = {.app = app};
     lsp_status status = app->operand_is_file ? verify_file(&s) : verify_deck(&s);
     lsp_operands_free(&s.operands);
+    (void)lsp_attention_destroy(&s.plan);
     lsp_memory_free(s.query_runs);
     lsp_memory_free(s.key_runs);
     lsp_memory_free(s.stored_runs);

@@ -9,11 +9,20 @@
  * P ranks adds P - 2 of them to a panel of some MiB. */
 enum { SEGMENT_BYTES = 1 << 18 };
 
+static int64_t segment_bytes = SEGMENT_BYTES;
+
+int64_t lsp_chain_set_segment_bytes(int64_t bytes)
+{
+    int64_t before = segment_bytes;
+    segment_bytes = bytes > 0 ? bytes : SEGMENT_BYTES;
+    return before;
+}
+
 int64_t lsp_chain_segment_bytes(void)
 {
     int64_t limit = lsp_rows_set_limit(0);
     lsp_rows_set_limit(limit);
-    return lsp_min(SEGMENT_BYTES, limit);
+    return lsp_min(segment_bytes, limit);
 }
 
 static int reserve(lsp_chain *chain, int segments)

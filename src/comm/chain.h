@@ -24,6 +24,9 @@ typedef struct lsp_chain {
  * not matter much; never above the count limit. */
 int64_t lsp_chain_segment_bytes(void);
 
+/* Local. For simulations and tests: another size from now on (0: the built-in one). Returns the size before. */
+int64_t lsp_chain_set_segment_bytes(int64_t bytes);
+
 /* Local. Starts passing `bytes` of `data` from `previous` (-1: this rank has them) to `next` (-1: the
  * end). Returns an MPI code. The chain must be idle. */
 int lsp_chain_start(lsp_chain *chain, void *data, int64_t bytes, int previous, int next, int tag,

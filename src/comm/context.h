@@ -29,6 +29,15 @@ lsp_status lsp_context_min_i64(lsp_context *ctx, int64_t *values, int count);
 /* Sum modulo 2^64. */
 lsp_status lsp_context_sum_u64(lsp_context *ctx, uint64_t *values, int count);
 
+/* Collective. The same of any number of values. */
+lsp_status lsp_context_sum_many_i64(lsp_context *ctx, int64_t *values, int64_t count);
+lsp_status lsp_context_max_many_f64(lsp_context *ctx, double *values, int64_t count);
+
+/* Collective. Joins the blocks of all ranks, of `bytes` bytes each, into one that every rank then has: join(user, into,
+ * from) adds block `from` to `into`. The result must not depend on the order. room: for one more block. */
+lsp_status lsp_context_join(lsp_context *ctx, void *block, void *room, int64_t bytes,
+                            void (*join)(void *user, void *into, const void *from), void *user);
+
 /* Collective. Broadcast of bytes from a rank (checked counts). */
 lsp_status lsp_context_broadcast(lsp_context *ctx, int root, void *data, int64_t bytes);
 

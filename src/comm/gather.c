@@ -79,6 +79,7 @@ static lsp_status list_steps(lsp_gather *g)
     for (int64_t p = 0; p < g->desc.panel_count; p++)
         if (every || g->desc.panels[p].owner == g->rank || lsp_gather_needed(g, p, g->rank))
             g->steps[g->step_count++] = p;
+    g->step_total = g->step_count;
     return LSP_OK;
 }
 
@@ -142,12 +143,24 @@ lsp_status lsp_gather_start(lsp_gather *g, const void *k, const void *v)
     g->k = k;
     g->v = v;
     g->at = g->posted = 0;
-    g->status = LSP_OK;
+    g->status = g->stopped = LSP_OK;
     g->bytes_received = 0;
     lsp_status status = g->ops->start(g);
     if (status == LSP_OK) post_ahead(g);
     g->seconds_waited = lsp_clock() - begin;
     return status == LSP_OK ? g->status : status;
+}
+
+void lsp_gather_set_wait(lsp_gather *g, lsp_gather_wait_fn wait, void *user)
+{
+    g->wait = wait;
+    g->wait_user = user;
+}
+
+bool lsp_gather_keep_waiting(lsp_gather *g)
+{
+    if (g->wait && g->stopped == LSP_OK) g->stopped = g->wait(g->wait_user);
+    return g->stopped == LSP_OK;
 }
 
 /* Waits for the step g->at; in an oversubscribed run another rank may need the core to answer. */
@@ -159,6 +172,7 @@ static bool wait_step(lsp_gather *g, bool needed, lsp_panel *panel)
         lsp_gather_progress(g);
         here = g->posted > g->at && (!needed || g->ops->arrived(g, g->at, panel));
         if (here) break;
+        if (!lsp_gather_keep_waiting(g)) break;
         if (tries == 0) begin = lsp_clock();
         if (tries > 64) sched_yield();
     }
@@ -169,7 +183,7 @@ static bool wait_step(lsp_gather *g, bool needed, lsp_panel *panel)
 bool lsp_gather_next(lsp_gather *g, lsp_panel *panel, lsp_status *status)
 {
     *status = LSP_OK;
-    while (g->at < g->step_count) {
+    while (g->at < g->step_count && g->stopped == LSP_OK) {
         int64_t index = g->steps[g->at];
         bool needed = lsp_gather_needed(g, index, g->rank);
         if (!wait_step(g, needed, panel)) break;
@@ -183,13 +197,13 @@ bool lsp_gather_next(lsp_gather *g, lsp_panel *panel, lsp_status *status)
         }
         lsp_gather_release(g);
     }
-    *status = g->status;
+    *status = g->status != LSP_OK ? g->status : g->stopped;
     return false;
 }
 
 void lsp_gather_release(lsp_gather *g)
 {
-    g->ops->release(g, g->at);
+    if (!g->ops->release(g, g->at)) return;
     g->at++;
     post_ahead(g);
 }
@@ -197,12 +211,31 @@ void lsp_gather_release(lsp_gather *g)
 lsp_status lsp_gather_finish(lsp_gather *g)
 {
     double begin = lsp_clock();
-    while (g->status == LSP_OK && !g->ops->idle(g)) {
+    while (g->status == LSP_OK && !g->ops->idle(g) && lsp_gather_keep_waiting(g)) {
         lsp_gather_progress(g);
         sched_yield();
     }
     g->seconds_waited += lsp_clock() - begin;
-    return g->status;
+    return g->status != LSP_OK ? g->status : g->stopped;
+}
+
+lsp_status lsp_gather_stop(lsp_gather *g)
+{
+    /* What any rank has begun, all that take part in it go through. */
+    int64_t last = g->posted > 0 ? g->steps[g->posted - 1] : -1;
+    lsp_status status = lsp_context_max_i64(g->ctx, &last, 1);
+    if (status != LSP_OK) return status;
+    lsp_gather_wait_fn wait = g->wait;
+    lsp_panel panel;
+    g->wait = NULL;
+    g->stopped = LSP_OK;
+    g->step_count = 0;
+    while (g->step_count < g->step_total && g->steps[g->step_count] <= last) g->step_count++;
+    while (lsp_gather_next(g, &panel, &status)) lsp_gather_release(g);
+    if (status == LSP_OK) status = lsp_gather_finish(g);
+    g->step_count = g->step_total;
+    g->wait = wait;
+    return status;
 }
 
 double lsp_gather_seconds_waited(const lsp_gather *g)

@@ -49,7 +49,8 @@ lsp_status lsp_gather_create(lsp_context *ctx, int group, const lsp_gather_desc 
 /* Collective. Starts a pass over all panels; k and v are this rank's rows. */
 lsp_status lsp_gather_start(lsp_gather *gather, const void *k, const void *v);
 
-/* Local, but waits for the owner. The next panel that this rank needs; false at the end or on failure (then *status). */
+/* Local, but waits for the owner. The next panel that this rank needs; false at the end, on failure and when the wait
+ * function ended the wait (then *status). */
 bool lsp_gather_next(lsp_gather *gather, lsp_panel *panel, lsp_status *status);
 
 /* Local. Lets MPI advance; called by the main thread between tiles. */
@@ -58,8 +59,19 @@ void lsp_gather_progress(lsp_gather *gather);
 /* Local. The panel from lsp_gather_next is no longer used. */
 void lsp_gather_release(lsp_gather *gather);
 
-/* Collective. Ends the pass: waits until this rank's sends are done. */
+/* Collective. Ends the pass: waits until this rank's sends are done. Ends early as lsp_gather_next. */
 lsp_status lsp_gather_finish(lsp_gather *gather);
+
+/* Called over and over while a rank waits inside of next, release and finish. Anything but LSP_OK ends the wait; then
+ * lsp_gather_stop ends the pass. All that this rank took from next before is computed by then. */
+typedef lsp_status (*lsp_gather_wait_fn)(void *user);
+
+/* Local. NULL: none. */
+void lsp_gather_set_wait(lsp_gather *gather, lsp_gather_wait_fn wait, void *user);
+
+/* Collective over the context. Ends a pass early: brings all ranks to the same panel, so that nothing is on its way
+ * any more. Panels that come meanwhile are lost. */
+lsp_status lsp_gather_stop(lsp_gather *gather);
 
 /* Local. Of the last pass: seconds waited in next and start; bytes received from other ranks. */
 double lsp_gather_seconds_waited(const lsp_gather *gather);

@@ -56,10 +56,11 @@ static bool arrived(lsp_gather *g, int64_t step, lsp_panel *panel)
     return true;
 }
 
-static void release(lsp_gather *g, int64_t step)
+static bool release(lsp_gather *g, int64_t step)
 {
     (void)g;
     (void)step;
+    return true;
 }
 
 static void progress(lsp_gather *g)

@@ -16,8 +16,8 @@ typedef struct lsp_gather_ops {
     bool (*post)(lsp_gather *g, int64_t step);
     /* Local. Whether a posted step's panel is here; then where. */
     bool (*arrived)(lsp_gather *g, int64_t step, lsp_panel *panel);
-    /* Local. This rank is done with the step's panel. */
-    void (*release)(lsp_gather *g, int64_t step);
+    /* Local. This rank is done with the step's panel; false: the wait function ended the wait for it. */
+    bool (*release)(lsp_gather *g, int64_t step);
     /* Local. Lets MPI advance. */
     void (*progress)(lsp_gather *g);
     /* Local. Nothing that was posted is on its way any more. */
@@ -34,9 +34,13 @@ struct lsp_gather {
     const lsp_gather_ops *ops;
     void *state;                /* of the mode */
     int64_t *steps, step_count; /* panels that this rank takes part in, ascending */
+    int64_t step_total;         /* step_count is less only while a pass is ended early */
     int64_t at, posted;         /* steps released; steps posted */
     const void *k, *v;          /* this rank's rows */
     lsp_status status;          /* first failure of the pass */
+    lsp_gather_wait_fn wait;
+    void *wait_user;
+    lsp_status stopped; /* what the wait function answered, until lsp_gather_stop */
     double seconds_waited, bytes_received;
 };
 
@@ -49,6 +53,8 @@ bool lsp_gather_needed(const lsp_gather *g, int64_t panel, int rank);
 /* Local. Where this rank's own rows of a panel stand. */
 const void *lsp_gather_own_k(const lsp_gather *g, const lsp_panel_spec *spec);
 const void *lsp_gather_own_v(const lsp_gather *g, const lsp_panel_spec *spec);
+/* Local. In loops that wait: false when the wait function ends the wait. */
+bool lsp_gather_keep_waiting(lsp_gather *g);
 /* Local. Keeps the first failure of the pass. */
 void lsp_gather_check(lsp_gather *g, int mpi_code, const char *what);
 /* Local. For tests: mode node takes at most `ranks` ranks for a node (0, the default: all that share

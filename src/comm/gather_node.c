@@ -281,15 +281,18 @@ static bool arrived(lsp_gather *g, int64_t step, lsp_panel *panel)
 }
 
 /* An owner releases a step only after it has filled it: its slot would be taken otherwise. */
-static void release(lsp_gather *g, int64_t step)
+static bool release(lsp_gather *g, int64_t step)
 {
     state *s = g->state;
     bool own = lsp_gather_spec(g, step)->owner == g->rank;
     while (own && g->status == LSP_OK && s->to_fill <= step) {
         progress(g);
-        if (s->to_fill <= step) sched_yield();
+        if (s->to_fill > step) break;
+        if (!lsp_gather_keep_waiting(g)) return false;
+        sched_yield();
     }
     atomic_store_explicit(slot_counter(s, step, RELEASED + s->node_rank), step + 1, memory_order_release);
+    return true;
 }
 
 static bool idle(const lsp_gather *g)

@@ -177,10 +177,11 @@ static bool arrived(lsp_gather *g, int64_t step, lsp_panel *panel)
     return s->request_count == 0;
 }
 
-static void release(lsp_gather *g, int64_t step)
+static bool release(lsp_gather *g, int64_t step)
 {
     slot_of(g, step)->released = true;
     progress(g);
+    return true;
 }
 
 static bool idle(const lsp_gather *g)

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <string.h>
 
 static int64_t count_limit = INT_MAX;
@@ -63,22 +64,24 @@ int lsp_rows_bcast(void *data, int64_t bytes, int root, MPI_Comm comm)
     return code;
 }
 
-/* One MPI_Allgatherv in units of rows while row numbers fit; else each rank's rows are broadcast. */
+/* One MPI_Allgatherv in units of `unit` bytes: counts and displacements are those of rows, of `times` units each. */
 static int allgather_counted(const void *mine, void *data, const int64_t *counts, const int64_t *displacement,
-                             int row_bytes, int ranks, int rank, MPI_Comm comm)
+                             int times, int unit, int ranks, int rank, MPI_Comm comm)
 {
-    MPI_Datatype row = MPI_DATATYPE_NULL;
+    MPI_Datatype type = MPI_BYTE;
     int *narrow = lsp_memory_alloc(2 * (int64_t)ranks, sizeof *narrow);
     if (!narrow) return MPI_ERR_NO_MEM;
-    int code = MPI_Type_contiguous(row_bytes, MPI_BYTE, &row);
-    if (code == MPI_SUCCESS) code = MPI_Type_commit(&row);
+    int code = MPI_SUCCESS;
+    if (unit > 1) code = MPI_Type_contiguous(unit, MPI_BYTE, &type);
+    if (unit > 1 && code == MPI_SUCCESS) code = MPI_Type_commit(&type);
     for (int r = 0; code == MPI_SUCCESS && r < ranks; r++)
-        if (!lsp_checked_int(counts[r], &narrow[r]) || !lsp_checked_int(displacement[r], &narrow[ranks + r]))
+        if (!lsp_checked_int(counts[r] * times, &narrow[r]) ||
+            !lsp_checked_int(displacement[r] * times, &narrow[ranks + r]))
             code = MPI_ERR_COUNT;
-    const void *from = mine == (char *)data + displacement[rank] * row_bytes ? MPI_IN_PLACE : mine;
+    const void *from = mine == (char *)data + displacement[rank] * times * unit ? MPI_IN_PLACE : mine;
     if (code == MPI_SUCCESS)
-        code = MPI_Allgatherv(from, narrow[rank], row, data, narrow, narrow + ranks, row, comm);
-    if (row != MPI_DATATYPE_NULL) MPI_Type_free(&row);
+        code = MPI_Allgatherv(from, narrow[rank], type, data, narrow, narrow + ranks, type, comm);
+    if (unit > 1 && type != MPI_DATATYPE_NULL) MPI_Type_free(&type);
     lsp_memory_free(narrow);
     return code;
 }
@@ -91,8 +94,10 @@ int lsp_rows_allgather(const void *mine, void *data, const int64_t *counts, cons
     MPI_Comm_size(comm, &ranks);
     MPI_Comm_rank(comm, &rank);
     int64_t total = displacement[ranks - 1] + counts[ranks - 1];
-    if (total <= count_limit && row_bytes <= count_limit && lsp_checked_int(row_bytes, &bytes))
-        return allgather_counted(mine, data, counts, displacement, bytes, ranks, rank, comm);
+    bool rows_fit = total <= count_limit && row_bytes <= count_limit && lsp_checked_int(row_bytes, &bytes);
+    if (rows_fit && total * row_bytes <= count_limit)
+        return allgather_counted(mine, data, counts, displacement, bytes, 1, ranks, rank, comm);
+    if (rows_fit) return allgather_counted(mine, data, counts, displacement, 1, bytes, ranks, rank, comm);
     char *own = (char *)data + displacement[rank] * row_bytes;
     if (own != mine) memcpy(own, mine, (size_t)(counts[rank] * row_bytes));
     int code = MPI_SUCCESS;

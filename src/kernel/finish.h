@@ -25,17 +25,18 @@ INLINE void finish_row(int64_t d_v, real *o, real total)
     for (int64_t c = 0; c < d_v && !numbers; c++) o[c] = canonical(o[c]);
 }
 
-/* max + log2(sum), in the same bits for any max to which sum is relative: its exponent is added to max first. */
-INLINE double finish_log(real max, real sum)
+/* The log-sum-exp from a maximum and the sum relative to it. The sum's power of two joins the maximum, which is an integer, so that
+ * the bits are the same for any maximum. */
+INLINE double natural_log_sum(double max, double sum)
 {
-    int exponent = 0;
-    double fraction = isfinite(sum) ? frexp((double)sum, &exponent) : (double)sum;
-    return ((double)max + exponent) + log2(fraction);
+    const double ln2 = 0.69314718055994530942;
+    int power;
+    double fraction = frexp(sum, &power);
+    return isfinite(sum) ? (max + power + log2(fraction)) * ln2 : (max + sum) * ln2;
 }
 
 static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, const void *sum, void *lse)
 {
-    const double ln2 = 0.69314718055994530942;
     const real *maxima = max, *sums = sum;
     int64_t empty = 0;
     for (int64_t r = 0; r < rows; r++) {
@@ -47,7 +48,7 @@ static int64_t finish(int64_t d_v, int64_t rows, void *out, const void *max, con
             continue;
         }
         finish_row(d_v, o, sums[r]);
-        if (l) *l = canonical((real)(finish_log(maxima[r], sums[r]) * ln2));
+        if (l) *l = canonical((real)natural_log_sum((double)maxima[r], (double)sums[r]));
     }
     return empty;
 }

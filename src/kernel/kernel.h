@@ -27,6 +27,7 @@
 #ifndef LSP_KERNEL_KERNEL_H
 #define LSP_KERNEL_KERNEL_H
 
+#include "kernel/links.h"
 #include "kernel/mask.h"
 
 #include <stdbool.h>
@@ -45,12 +46,13 @@ typedef struct lsp_tile_shape {
 /* One packed key tile. Keys [first, first + tile_keys) of which [key_begin, key_end) are present (a
  * tile cut by the end of the sequence or by a selection); absent ones are never in a row's sight. */
 typedef struct lsp_key_tile {
-    const void *k;               /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
-    const void *v;               /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
-    int64_t first;               /* absolute index of the tile's first key */
-    double k_norm;               /* as pack_k returned it */
-    double v_max;                /* as pack_v returned it */
-    const void *next_k, *next_v; /* of the tile after, packed or not, which is asked for meanwhile; NULL: none */
+    const void *k; /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
+    const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
+    int64_t first; /* absolute index of the tile's first key */
+    double k_norm; /* as pack_k returned it */
+    double v_max;  /* as pack_v returned it */
+    const void *next_k,
+        *next_v; /* of the tile after, packed or not, which is asked for meanwhile; NULL: none */
 } lsp_key_tile;
 
 /* Query rows and their running state, which has the result type of the computing type. Row r's sight is sight[r]; positions are absolute. */
@@ -98,6 +100,33 @@ typedef struct lsp_candidates {
     int32_t *counts; /* [rows] 0 at first */
     void *least;     /* [rows] what a score must exceed; -inf at first */
 } lsp_candidates;
+
+/* Consecutive query rows whose weights are looked at: an element of W is exp2(s - base_i) * weight_i, with base the row's
+ * final maximum and weight 1 / its sum. A row of weight 0 is left out. */
+typedef struct lsp_look_rows {
+    int64_t rows;
+    const void *q; /* packed by pack_queries */
+    const lsp_sight *sight;
+    const void *base, *weight; /* [rows], result type */
+    const int64_t *first_key;  /* [rows] of LSP_MAP_FIRST */
+    int64_t number;            /* of the first row, in links */
+    double
+        *sums; /* [rows][LSP_MAP_FIGURES] running sums of the figures; in the place of LSP_MAP_ENTROPY stands
+                     sum w (s - base), base-2 units */
+} lsp_look_rows;
+
+/* Of the weights of one call's rows, [tile_keys] each in the result type: sums, one row after the other, and maxima. */
+typedef struct lsp_look_columns {
+    void *sum, *most;
+} lsp_look_columns;
+
+/* Pixels of one line of a picture, from the one in which a tile's first present key lies, and totals of its keys. */
+typedef struct lsp_look_pixels {
+    int64_t *sums;             /* in fixed point */
+    double *peaks;             /* largest weights */
+    int64_t *mass;             /* [tile_keys] in fixed point, by key of the tile */
+    int64_t width, first_left; /* keys of a pixel; of the first one, counted from that key on */
+} lsp_look_pixels;
 
 /* Key tiles whose sums are kept apart before they are folded into the rows' totals: an f32 number to which every
  * tile of a long sequence is added rounds once a tile, and its error grows with the square root of their number. */
@@ -158,6 +187,15 @@ typedef struct lsp_kernel {
      * has it (else NULL). v: rows of d_v elements as stored; weights in `weight_type` (f32 or f64). */
     void (*sum_values)(int64_t d_v, const void *v, lsp_dtype type, int64_t first, int64_t count,
                        const int32_t *rows, const void *weights, lsp_dtype weight_type, double *out);
+
+    /* Looks at the weights of rows over one tile: sets the columns, adds to the rows' sums, offers links. Needs the scratch
+     * of attend. NULL for bf16. A row's sums depend on its own q, sight, base and weight and on the tile alone; a column's
+     * on the call's rows in their order. AVX2 and AVX-512 give the same bits. */
+    void (*look)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                 const lsp_look_rows *rows, const lsp_look_columns *columns, lsp_links *links, void *scratch);
+    /* Adds columns [begin, end) of a tile, rounded to multiples of 1 / scale, to pixels. NULL for bf16. */
+    void (*pool)(const lsp_look_columns *columns, int64_t begin, int64_t end, double scale,
+                 const lsp_look_pixels *pixels);
 
     /* Adds the rows' recent state to their total and empties it. Rows whose recent state is empty stay as they are,
      * to the bit. */

@@ -85,10 +85,14 @@ static span block_part(const lsp_mask *mask, span s, int64_t row)
     if (mask->block_size <= 0) return s;
     int64_t first = row - row % mask->block_size;
     int64_t end = mask->n - first <= mask->block_size ? mask->n : first + mask->block_size;
+    int64_t low = clamp(lsp_mask_block_key(mask, first), mask->key_begin, mask->key_end);
+    int64_t high = clamp(lsp_mask_block_key(mask, end), mask->key_begin, mask->key_end);
     s.row_begin = lsp_max(s.row_begin, first);
     s.row_end = lsp_min(s.row_end, end);
-    s.lower = lsp_max(s.lower, lsp_mask_block_key(mask, first));
-    s.upper = lsp_max(s.lower, lsp_min(s.upper, lsp_mask_block_key(mask, end)));
+    /* A row that sees nothing looks inside of its block too: the keys after it may be on another rank, and who has the
+     * block must not wait for them. */
+    s.lower = clamp(s.lower, low, high);
+    s.upper = clamp(s.upper, s.lower, high);
     return s;
 }
 
@@ -111,6 +115,15 @@ void lsp_mask_sights(const lsp_mask *mask, int64_t batch, int64_t row, int64_t c
             *sights++ = (lsp_sight){clamp(position - left, s.lower, s.upper),
                                     clamp(position + right + 1, s.lower, s.upper), position};
         }
+    }
+}
+
+void lsp_mask_first_keys(const lsp_mask *mask, int64_t batch, int64_t row, int64_t count, int64_t *keys)
+{
+    for (int64_t end = row + count; row < end;) {
+        span s = document_span(mask, batch, mask->documents ? find_document(mask, row) : 0);
+        for (int64_t same_end = lsp_max(row + 1, lsp_min(end, s.row_end)); row < same_end; row++)
+            *keys++ = s.lower;
     }
 }
 

@@ -33,6 +33,10 @@ lsp_sight lsp_mask_sight(const lsp_mask *mask, int64_t batch, int64_t row);
 /* Local. The same for rows [row, row + count), into sights[0 .. count). */
 void lsp_mask_sights(const lsp_mask *mask, int64_t batch, int64_t row, int64_t count, lsp_sight *sights);
 
+/* Local. The first key that may contribute to the rows of the document of rows [row, row + count), into keys[0 .. count):
+ * its own first one, or that of the selection. */
+void lsp_mask_first_keys(const lsp_mask *mask, int64_t batch, int64_t row, int64_t count, int64_t *keys);
+
 /* Local. First key of the block that begins at row `row` (or, at the last row's end, m): floor(row m / n). */
 int64_t lsp_mask_block_key(const lsp_mask *mask, int64_t row);
 

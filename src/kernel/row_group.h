@@ -10,8 +10,15 @@
 enum {
     SUM_VECS = SUM_LANES / LANES,
     CACHE_LINE = 64,
-    KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS /* keys that a loop over probabilities takes at a time */
+    KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS, /* keys that a loop over probabilities takes at a time */
+    TILE_KEYS_MOST = 512
 };
+
+#if REAL_BITS == 32 && defined(VEC_HAS_COMPRESS)
+typedef uint16_t hit_lanes;
+#else
+typedef uint8_t hit_lanes;
+#endif
 
 /* Key indices are relative to the tile. */
 typedef struct row_group {
@@ -32,6 +39,9 @@ typedef struct row_group {
     int64_t seen_begin, seen_end;     /* what all rows see */
     bool fused; /* all rows keep their maxima, and powers are `near`: taken block by block */
     real base[ROW_TILE], alpha[ROW_TILE];
+    bool sifts;           /* it looks for scores above `limit`; a fused group sets a bit of `hits` for each */
+    real limit[ROW_TILE]; /* finite or -inf */
+    hit_lanes hits[ROW_TILE][TILE_KEYS_MOST / LANES]; /* a bit for each lane of a vector */
 } row_group;
 
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */
@@ -48,6 +58,7 @@ static size_t scratch_bytes(const lsp_tile_shape *shape)
 INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void *scratch)
 {
     group->rows = 0;
+    group->sifts = false;
     for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
 }
@@ -55,20 +66,13 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
 /* Whether a row's running maximum, an even integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
  * no weight overflows, with what V makes of it, and none is lost to underflow. From the row's own numbers and the
  * tile's alone. */
-INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double bound, real max)
+INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm, real max)
 {
     const double above = REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
     const double v_limit = REAL_BITS == 32 ? 0x1p32 : 0x1p300;
+    double bound = q_norm * tile->k_norm * (1 + 1e-5);
     return !BRAIN && rule->softcap == 0 && rule->slope == 0 && tile->v_max <= v_limit &&
            bound - (double)max <= above && bound + (double)max <= range;
-}
-
-/* Whether a row that has seen no key may take 0 for its maximum: as little is lost as with any other if V is not
- * small. */
-INLINE bool row_starts(const lsp_key_tile *tile, double bound)
-{
-    const double limit = REAL_BITS == 32 ? 30 : 200, v_least = REAL_BITS == 32 ? 0x1p-60 : 0x1p-600;
-    return bound <= limit && (tile->v_max >= v_least || tile->v_max == 0);
 }
 
 /* Adds row `row` to the group, whether or not it may keep its maximum, unless it does not see the tile: then false. */
@@ -98,18 +102,24 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
     return true;
 }
 
+/* Whether a row that has met no key may begin with a maximum of 0: its first weights are not so small then that
+ * what V makes of them is lost. */
+INLINE bool row_begins(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm)
+{
+    const double most = REAL_BITS == 32 ? 24 : 100;
+    return q_norm * tile->k_norm <= most && row_keeps(tile, rule, q_norm, (real)0);
+}
+
 /* Adds row `row` to the group, unless it does not see the tile. */
 INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
                           const lsp_score_rule *rule, const lsp_query_rows *rows, int64_t row)
 {
     if (!row_group_take(group, shape, tile, rows, row)) return;
     int r = group->rows - 1;
-    real *max = group->max[r];
-    double bound = rows->norm[row] * tile->k_norm * (1 + 1e-5);
-    if (*max == -(real)INFINITY && row_starts(tile, bound) && row_keeps(tile, rule, bound, (real)0))
-        *max = (real)0;
-    group->keep[r] = row_keeps(tile, rule, bound, *max);
-    group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || *max == (real)0);
+    double norm = rows->norm[row];
+    if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
+    group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
+    group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || *group->max[r] == (real)0);
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */
@@ -134,8 +144,8 @@ INLINE tile_ahead tile_ahead_start(const lsp_tile_shape *shape, const lsp_key_ti
     int64_t units = shape->tile_keys / UNIT_ELEMENTS * (int64_t)sizeof(unit),
             groups = lsp_ceil_div(rows, ROW_TILE);
     tile_ahead ahead = {.k = tile->next_k, .v = tile->next_v};
-    if (!ahead.k || !ahead.v) return ahead;
-    ahead.k_bytes = shape->k_depth * units, ahead.v_bytes = shape->v_stride * units;
+    if (ahead.k) ahead.k_bytes = shape->k_depth * units;
+    if (ahead.v) ahead.v_bytes = shape->v_stride * units;
     ahead.k_step = lsp_round_up(lsp_ceil_div(ahead.k_bytes, groups), CACHE_LINE);
     ahead.v_step = lsp_round_up(lsp_ceil_div(ahead.v_bytes, groups), CACHE_LINE);
     return ahead;

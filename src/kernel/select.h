@@ -22,6 +22,12 @@ static int64_t candidate_stride(int64_t k)
     return lsp_round_up(k + slack, SUM_LANES) + SUM_LANES;
 }
 
+/* Candidates beyond k that sorting out may leave: an eighth of the room for them. */
+static int64_t candidate_spare(int64_t k)
+{
+    return lsp_max(SLACK_LEAST, lsp_min(k / 2, SLACK_MOST)) / 8;
+}
+
 /* ---- numbers by their order --------------------------------------------------------------------- */
 
 #if REAL_BITS == 32
@@ -72,18 +78,36 @@ INLINE int32_t count_above(const real *scores, int32_t count, real limit)
     return above;
 }
 
-INLINE real largest_of(const real *scores, int32_t count)
+/* What one pass over candidates tells: how many are above their limit, how far above on average, and the largest. */
+typedef struct candidate_spread {
+    int32_t above;
+    double excess;
+    real largest;
+} candidate_spread;
+
+INLINE candidate_spread spread_of(const real *scores, int32_t count, real least)
 {
-    vec most = vec_load(scores);
-    real lanes[LANES], largest = -(real)INFINITY;
-    for (int32_t i = LANES; i < count; i += LANES) most = vec_max(most, vec_load(scores + i));
+    candidate_spread spread = {0, 0, -(real)INFINITY};
+    vec bound = vec_set(least), most = vec_load(scores), sum = vec_zero();
+    real lanes[LANES], sums[LANES];
+    for (int32_t i = 0; i < count; i += LANES) {
+        vec some = vec_load(scores + i);
+        spread.above += __builtin_popcount(vec_greater(some, bound));
+        most = vec_max(most, some);
+        sum = vec_add(sum, vec_sub(vec_max(some, bound), bound));
+    }
     vec_store(lanes, most);
-    for (int i = 0; i < LANES; i++) largest = lanes[i] > largest ? lanes[i] : largest;
-    return largest;
+    vec_store(sums, sum);
+    for (int i = 0; i < LANES; i++) {
+        spread.largest = lanes[i] > spread.largest ? lanes[i] : spread.largest;
+        spread.excess += (double)sums[i];
+    }
+    spread.excess /= spread.above > 0 ? (double)spread.above : 1;
+    return spread;
 }
 
 /* Moves the chosen lanes of LANES candidates to place `to`, which is not after them; returns the place after. */
-INLINE int32_t keep_lanes(candidate_row *row, int32_t from, uint32_t which, int32_t to)
+INLINE int32_t keep_lanes(const candidate_row *row, int32_t from, uint32_t which, int32_t to)
 {
 #ifdef VEC_HAS_COMPRESS
     vec_compress(row->scores + to, vec_load(row->scores + from), which);
@@ -100,75 +124,107 @@ INLINE int32_t keep_lanes(candidate_row *row, int32_t from, uint32_t which, int3
 }
 
 /* Keeps what is above `limit` and the first `equals` of what equals it. */
-static void keep_above(candidate_row *row, int32_t padded, real limit, int64_t equals)
+static void keep_above(const candidate_row *of, int32_t padded, real limit, int64_t equals)
 {
+    candidate_row row = *of; /* a copy: no store below can change it */
     vec bound = vec_set(limit);
     int32_t to = 0;
     for (int32_t from = 0; from < padded; from += LANES) {
-        vec scores = vec_load(row->scores + from);
+        vec scores = vec_load(row.scores + from);
         uint32_t which = vec_greater(scores, bound);
         if (equals > 0) {
             const uint32_t all = (uint32_t)((1ULL << LANES) - 1);
             uint32_t same = ~(which | vec_greater(bound, scores)) & all;
             for (; same && equals > 0; same &= same - 1, equals--) which |= same & -same;
         }
-        to = keep_lanes(row, from, which, to);
+        to = keep_lanes(&row, from, which, to);
     }
-    *row->count = to;
+    *row.count = to;
 }
 
-/* The k-th largest of at least k scores above `least`, or a number that parts the k largest from the rest: halves the
- * range of numbers in which it lies. */
-static real find_limit(const real *scores, int32_t padded, int64_t k, real least)
+INLINE real smallest_of(const real *scores, int32_t count)
 {
-    real_order low = order_of(least), high = order_of(largest_of(scores, padded));
-    while (low + 1 < high) {
-        real_order middle = (low & high) + ((low ^ high) >> 1);
-        int32_t above = count_above(scores, padded, real_of(middle));
-        if (above == k) return real_of(middle);
-        if (above > k)
-            low = middle;
-        else
-            high = middle;
-    }
-    return real_of(high);
+    real smallest = scores[0], lanes[LANES];
+    int32_t i = 0;
+    vec most = vec_set(-smallest);
+    for (; i + LANES <= count; i += LANES) most = vec_max(most, vec_sub(vec_zero(), vec_load(scores + i)));
+    vec_store(lanes, most);
+    for (int lane = 0; lane < LANES; lane++) smallest = -lanes[lane] < smallest ? -lanes[lane] : smallest;
+    for (; i < count; i++) smallest = scores[i] < smallest ? scores[i] : smallest;
+    return smallest;
 }
 
-/* Leaves the k largest of more than k. Scores that equal `least` are left from the last time; what is above pushes
- * them out, the last ones first. */
-static void sort_out(candidate_row *row, int64_t k)
+/* log2, a few in a thousand off: what is tried need not be exact. x is a normal number above 0. */
+INLINE double rough_log2(double x)
+{
+    const uint64_t mantissa = ((uint64_t)1 << 52) - 1, one = (uint64_t)1023 << 52;
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int power = (int)(bits >> 52) - 1023;
+    bits = (bits & mantissa) | one;
+    memcpy(&x, &bits, sizeof x);
+    return power + 2.885 * (x - 1) / (x + 1);
+}
+
+/* Numbers between which a limit lies, and how many scores are above each. */
+typedef struct bracket {
+    real_order low, high;
+    int32_t above_low, above_high;
+} bracket;
+
+/* A number inside of a bracket that about `wanted` scores are above, if they thin out like powers: on the line through
+ * the logarithms of both counts. */
+INLINE real on_the_line(const bracket *b, double wanted)
+{
+    double low = (double)real_of(b->low), high = (double)real_of(b->high);
+    double beyond = b->above_high > 0 ? (double)b->above_high : 0.5;
+    return (real)(low + (high - low) * rough_log2((double)b->above_low / wanted) /
+                            rough_log2((double)b->above_low / beyond));
+}
+
+/* A number that at least k, and at most k + spare, of the scores are above; where too many are equal for that, the k-th
+ * largest of them. More than k + spare are above `least`. Tries what the mean tells of scores that thin out like
+ * powers, then lines, and the middle often enough for any others. */
+static real find_limit(const real *scores, int32_t count, int32_t padded, int64_t k, int64_t spare,
+                       real least, candidate_spread *spread)
+{
+    bracket b = {order_of(least), order_of(spread->largest), spread->above, 0};
+    double wanted = (double)k + 0.5 * (double)spare;
+    if (least == -(real)INFINITY) b.low = order_of(smallest_of(scores, count)) - 1;
+    for (int step = 0; b.low + 1 < b.high; step++) {
+        real guess = step == 0 && least > -(real)INFINITY
+                         ? least + (real)(spread->excess * 0.693 * rough_log2((double)spread->above / wanted))
+                         : on_the_line(&b, wanted);
+        real_order middle = (b.low & b.high) + ((b.low ^ b.high) >> 1);
+        if (step % 3 < 2 && guess > real_of(b.low) && guess < real_of(b.high)) middle = order_of(guess);
+        int32_t above = count_above(scores, padded, real_of(middle));
+        if (above >= k && above <= k + spare) {
+            spread->above = above;
+            return real_of(middle);
+        }
+        if (above > k)
+            b.low = middle, b.above_low = above;
+        else
+            b.high = middle, b.above_high = above;
+    }
+    spread->above = b.above_high;
+    return real_of(b.high);
+}
+
+/* Leaves the k largest of more than k, and up to `spare` others, which are the next ones: a limit that parts off about
+ * as many as wanted is found sooner than one that parts off k. Scores that equal `least` are left from the last time;
+ * what is above pushes them out, the last ones first. */
+static void sort_out(const candidate_row *row, int64_t k, int64_t spare)
 {
     int32_t count = *row->count, padded = (int32_t)lsp_round_up(count, LANES);
     for (int32_t i = count; i < padded; i++) row->scores[i] = -(real)INFINITY;
-    int32_t above = count_above(row->scores, padded, *row->least);
-    if (above > k) {
-        *row->least = find_limit(row->scores, padded, k, *row->least);
-        above = count_above(row->scores, padded, *row->least);
-    }
-    keep_above(row, padded, *row->least, k - above);
+    candidate_spread spread = spread_of(row->scores, padded, *row->least);
+    if (spread.above > k + spare)
+        *row->least = find_limit(row->scores, count, padded, k, spare, *row->least, &spread);
+    keep_above(row, padded, *row->least, k - spread.above);
 }
 
 /* ---- tiles -------------------------------------------------------------------------------------- */
-
-/* Adds the chosen lanes of scores of keys `key`, `key` + 1, ... at place `at`; returns the place after. */
-INLINE int32_t add_lanes(const candidate_row *row, int32_t at, vec scores, int32_t key, uint32_t which)
-{
-#ifdef VEC_HAS_COMPRESS
-    vec_compress(row->scores + at, scores, which);
-    run_compress(row->keys + at, key, which);
-    return at + __builtin_popcount(which);
-#else
-    real lanes[LANES];
-    if (!which) return at;
-    vec_store(lanes, scores);
-    for (; which; which &= which - 1) {
-        int i = __builtin_ctz(which);
-        row->scores[at] = lanes[i];
-        row->keys[at++] = key + i;
-    }
-    return at;
-#endif
-}
 
 /* Whether any score of a strip is above the limit; a NaN is not, and hides no other. */
 INLINE bool strip_has(const real *scores, vec limit)
@@ -179,28 +235,93 @@ INLINE bool strip_has(const real *scores, vec limit)
     return vec_greater(most, limit) != 0;
 }
 
-/* Row r of the group, whose scores are there. */
+/* The same of a fused group, by its hits. */
+INLINE bool strip_hit(const hit_lanes *hits)
+{
+    uint32_t any = 0;
+    UNROLL
+    for (int i = 0; i < STRIP_KEYS / LANES; i++) any |= hits[i];
+    return any != 0;
+}
+
+/* Adds the scores of a vector whose bits are set in `hits`, at place `at`; returns the place after. */
+INLINE int32_t add_hits(const candidate_row *row, int32_t at, const real *scores, int32_t key, uint32_t hits)
+{
+#ifdef VEC_HAS_COMPRESS
+    vec_compress(row->scores + at, vec_load(scores), hits);
+    run_compress(row->keys + at, key, hits);
+    return at + __builtin_popcount(hits);
+#else
+    for (; hits; hits &= hits - 1) {
+        int i = __builtin_ctz(hits);
+        row->scores[at] = scores[i];
+        row->keys[at++] = key + i;
+    }
+    return at;
+#endif
+}
+
+/* Adds what is above the row's limit among scores of keys `key`, `key` + 1, ...: vector by vector, as long as there is
+ * room; sorts out between them. */
+static void add_scores(const candidate_row *row, const lsp_candidates *c, const real *scores, int32_t key,
+                       int64_t begin, int64_t end)
+{
+    for (int64_t i = begin; i < end; i += LANES) {
+        uint32_t hits = vec_greater(vec_load(scores + i), vec_set(*row->least));
+        if (!hits) continue;
+        if (*row->count + 2 * LANES > c->stride) {
+            sort_out(row, c->most, candidate_spare(c->most));
+            hits = vec_greater(vec_load(scores + i), vec_set(*row->least));
+        }
+        *row->count = add_hits(row, *row->count, scores + i, key + (int32_t)i, hits);
+    }
+}
+
+#ifdef VEC_HAS_COMPRESS
+/* The same of a whole tile of the largest height, whose hits are known and fill 64 bytes, if there is room for all of
+ * them: goes from one vector with hits to the next. */
+INLINE bool add_tile(const candidate_row *row, int64_t stride, const real *scores, int32_t key,
+                     const hit_lanes *hits)
+{
+    uint64_t words[8], vectors = bits_of_64_bytes(hits);
+    int32_t at = *row->count, more = 0;
+    memcpy(words, hits, sizeof words);
+    UNROLL
+    for (int i = 0; i < 8; i++) more += __builtin_popcountll(words[i]);
+    if (at + more + LANES > stride) return false;
+    for (; vectors; vectors &= vectors - 1) {
+        int i = __builtin_ctzll(vectors);
+        at = add_hits(row, at, scores + i * LANES, key + i * LANES, hits[i]);
+    }
+    *row->count = at;
+    /* With as many again the row has to be sorted out: it is asked for meanwhile. */
+    for (int32_t i = 0; at + more + LANES > stride && i < at; i += CACHE_LINE / (int)sizeof(real)) {
+        __builtin_prefetch(row->scores + i, 1, 2);
+        __builtin_prefetch(row->keys + i, 1, 2);
+    }
+    return true;
+}
+#endif
+
+/* Row r of the group, whose scores are there, in a fused group with their hits. */
 static void select_row(const row_group *group, int r, int64_t row_index, const lsp_key_tile *tile,
                        const lsp_candidates *c)
 {
     candidate_row row = candidates_of(c, row_index);
-    if (!(lanes_max(group->lane_max[r]) > *row.least)) return;
+    const real *scores = group->p[r];
+    int32_t key = (int32_t)tile->first;
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
-    vec least = vec_set(*row.least);
+    if (!group->fused && !(lanes_max(group->lane_max[r]) > *row.least)) return;
+#ifdef VEC_HAS_COMPRESS
+    if (group->fused && strip_end == TILE_KEYS_MOST / STRIP_KEYS &&
+        add_tile(&row, c->stride, scores, key, group->hits[r]))
+        return;
+#endif
     for (; strip < strip_end; strip++) {
-        const real *scores = group->p[r] + strip * STRIP_KEYS;
-        if (!strip_has(scores, least)) continue;
-        if (*row.count + STRIP_KEYS + LANES > c->stride) {
-            sort_out(&row, c->most);
-            least = vec_set(*row.least);
-        }
-        int32_t at = *row.count, key = (int32_t)(tile->first + strip * STRIP_KEYS);
-        UNROLL
-        for (int i = 0; i < STRIP_KEYS; i += LANES) {
-            vec some = vec_load(scores + i);
-            at = add_lanes(&row, at, some, key + i, vec_greater(some, least));
-        }
-        *row.count = at;
+        int64_t begin = strip * STRIP_KEYS;
+        if (group->fused ? strip_hit(group->hits[r] + begin / LANES)
+                         : strip_has(scores + begin, vec_set(*row.least)))
+            add_scores(&row, c, scores, key, begin, begin + STRIP_KEYS);
     }
 }
 
@@ -208,7 +329,13 @@ static void select_advance(row_group *group, const int64_t *index, const lsp_til
                            const lsp_score_rule *rule, const lsp_key_tile *tile,
                            const lsp_candidates *candidates)
 {
-    group->fused = false; /* the scores themselves are needed */
+    for (int r = 0; r < group->rows; r++) {
+        candidate_row row = candidates_of(candidates, index[r]);
+        group->limit[r] = *row.least;
+        /* Where the row's next candidates go is seldom in a near cache. */
+        __builtin_prefetch(row.scores + *row.count, 1, 3);
+        __builtin_prefetch(row.keys + *row.count, 1, 3);
+    }
     tile_scores(group, shape, rule, tile->k);
     for (int r = 0; r < group->rows; r++) select_row(group, r, index[r], tile, candidates);
     tile_softmax(group);
@@ -226,12 +353,16 @@ static void select_keys(const lsp_tile_shape *shape, const lsp_score_rule *rule,
     states.out = states.max;
     row_group group;
     int64_t index[ROW_TILE];
+    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
+    group.sifts = true;
     for (int64_t row = 0; row < rows->rows; row++) {
         int before = group.rows;
         row_group_add(&group, &narrow, tile, rule, &states, row);
         if (group.rows > before) index[before] = row;
-        if (group.rows == ROW_TILE) select_advance(&group, index, shape, rule, tile, candidates);
+        if (group.rows < ROW_TILE) continue;
+        tile_ahead_prefetch(&ahead);
+        select_advance(&group, index, shape, rule, tile, candidates);
     }
     if (group.rows) select_advance(&group, index, shape, rule, tile, candidates);
 }
@@ -245,7 +376,7 @@ static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates
     vec factor = vec_set(ruled ? (real)1 : score_factor(rule));
     for (int64_t r = 0; r < rows; r++) {
         candidate_row row = candidates_of(c, r);
-        if (*row.count > c->most) sort_out(&row, c->most);
+        if (*row.count > c->most) sort_out(&row, c->most, 0);
         real top = ((const real *)max)[r];
         vec base = vec_set(top == -(real)INFINITY ? (real)0 : -top);
         double total = (double)((const real *)sum)[r], own = 0;
@@ -259,68 +390,5 @@ static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates
         kept[r] = own / total;
     }
 }
-
-#if REAL_BITS == 64 && !BRAIN
-/* Columns [c, c + vectors * LANES) of the sum; `type`, its size and `vectors` are constants at every call. */
-INLINE void sum_columns(const int vectors, int64_t d_v, int64_t c, const char *v, lsp_dtype type, size_t size,
-                        int64_t first, int64_t count, const int32_t *rows, const void *weights, bool single,
-                        double *out)
-{
-    enum { MOST = 8, AHEAD = 8 };
-    vec acc[MOST];
-    UNROLL
-    for (int i = 0; i < vectors; i++) {
-        int64_t left = d_v - c - i * LANES;
-        acc[i] =
-            left >= LANES ? vec_load(out + c + i * LANES) : vec_load_part(out + c + i * LANES, (int)left);
-    }
-    for (int64_t e = 0; e < count; e++) {
-        double weight = single ? (double)((const float *)weights)[e] : ((const double *)weights)[e];
-        if (e + AHEAD < count)
-            for (size_t b = 0; b < (size_t)vectors * LANES * size; b += CACHE_LINE)
-                __builtin_prefetch(v + ((size_t)(rows[e + AHEAD] - first) * (size_t)d_v + (size_t)c) * size +
-                                   b);
-        int64_t at = (rows[e] - first) * d_v + c;
-        vec factor = vec_set(weight);
-        UNROLL
-        for (int i = 0; i < vectors; i++)
-            acc[i] = vec_fma(factor, pack_load(v, type, size, at + i * LANES, d_v - c - i * LANES), acc[i]);
-    }
-    UNROLL
-    for (int i = 0; i < vectors; i++) {
-        int64_t left = d_v - c - i * LANES;
-        if (left >= LANES)
-            vec_store(out + c + i * LANES, acc[i]);
-        else
-            vec_store_part(out + c + i * LANES, acc[i], (int)left);
-    }
-}
-
-INLINE void sum_values_of(int64_t d_v, const void *v, lsp_dtype type, size_t size, int64_t first,
-                          int64_t count, const int32_t *rows, const void *weights, bool single, double *out)
-{
-    enum { WIDE = 8 };
-    int64_t c = 0;
-    for (; c + WIDE * LANES <= d_v; c += WIDE * LANES)
-        sum_columns(WIDE, d_v, c, v, type, size, first, count, rows, weights, single, out);
-    for (; c < d_v; c += LANES)
-        sum_columns(1, d_v, c, v, type, size, first, count, rows, weights, single, out);
-}
-
-static void sum_values(int64_t d_v, const void *v, lsp_dtype type, int64_t first, int64_t count,
-                       const int32_t *rows, const void *weights, lsp_dtype weight_type, double *out)
-{
-    bool single = weight_type == LSP_F32;
-    switch (type) {
-    case LSP_F16: sum_values_of(d_v, v, LSP_F16, 2, first, count, rows, weights, single, out); break;
-    case LSP_BF16: sum_values_of(d_v, v, LSP_BF16, 2, first, count, rows, weights, single, out); break;
-    case LSP_F32: sum_values_of(d_v, v, LSP_F32, 4, first, count, rows, weights, single, out); break;
-    default: sum_values_of(d_v, v, LSP_F64, 8, first, count, rows, weights, single, out);
-    }
-}
-#    define SUM_VALUES sum_values
-#else
-#    define SUM_VALUES NULL
-#endif
 
 #endif

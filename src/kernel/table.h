@@ -10,6 +10,8 @@
 #include "kernel/fold.h"
 #include "kernel/pack.h"
 #include "kernel/select.h"
+#include "kernel/sum_values.h"
+#include "kernel/tile_map.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
 #include "kernel/tile_transpose.h"
@@ -20,7 +22,7 @@
 static lsp_tile_shape shape_for(int64_t d_k, int64_t d_v)
 {
     int64_t bytes = (d_k + d_v) * (int64_t)sizeof(real);
-    int64_t tile_keys = bytes <= 2048 ? 512 : bytes <= 4096 ? 256 : 128;
+    int64_t tile_keys = bytes <= 2048 ? TILE_KEYS_MOST : bytes <= 4096 ? 256 : 128;
     return (lsp_tile_shape){
         d_k, d_v, tile_keys, STRIP_KEYS, lsp_round_up(d_k, PAIR), lsp_round_up(d_v, SUM_LANES)};
 }
@@ -82,7 +84,8 @@ static double fma_burst(int64_t iterations)
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
         .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED,                \
         .candidate_stride = candidate_stride, .select = select_keys, .weigh = weigh,                         \
-        .sum_values = SUM_VALUES, .fold = fold, .finish = finish, .fma_burst = fma_burst,                    \
+        .sum_values = SUM_VALUES, .look = LOOK, .pool = POOL, .fold = fold, .finish = finish,                \
+        .fma_burst = fma_burst,                                                                              \
     }
 
 #endif

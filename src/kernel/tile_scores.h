@@ -69,9 +69,25 @@ INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores
     }
 }
 
-/* Scores of `rows` rows and `cols` vectors of keys (constants, as is `fused`), from column `column` of a strip on. */
-INLINE void scores_block(const int rows, const int cols, const bool fused, row_group *group, int64_t depth,
-                         const unit *strip_k, int64_t strip, int64_t column)
+/* Or both: the scores are stored, and of those above the row's limit a bit is set. */
+INLINE void scores_sift(row_group *group, int r, int64_t key, const vec *scores)
+{
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, base = vec_set(*group->max[r]);
+    vec limit = vec_set(group->limit[r]);
+    UNROLL
+    for (int c = 0; c < COL_TILE; c++) {
+        vec_store(group->p[r] + key + c * LANES, scores[c]);
+        group->hits[r][key / LANES + c] = (hit_lanes)vec_greater(scores[c], limit);
+        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], vec_exp2(true, scores[c], base));
+    }
+}
+
+/* What a row group does with scores as they come. */
+typedef enum scores_use { SCORES_KEEP, SCORES_POWER, SCORES_SIFT } scores_use;
+
+/* Scores of `rows` rows and `cols` vectors of keys (constants, as is `use`), from column `column` of a strip on. */
+INLINE void scores_block(const int rows, const int cols, const scores_use use, row_group *group,
+                         int64_t depth, const unit *strip_k, int64_t strip, int64_t column)
 {
     int64_t key = strip * STRIP_KEYS + column, piece = score_piece(depth);
     register_tile acc;
@@ -81,8 +97,10 @@ INLINE void scores_block(const int rows, const int cols, const bool fused, row_g
                      acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
-        if (fused)
+        if (use == SCORES_POWER)
             scores_power(group, r, key, acc[r]);
+        else if (use == SCORES_SIFT)
+            scores_sift(group, r, key, acc[r]);
         else
             scores_keep(cols, group, r, key, acc[r]);
     }
@@ -103,20 +121,20 @@ enum {
 };
 
 /* Those from `column` on, without blocks that no row sees, and without half of one that is a whole strip. */
-INLINE void scores_step(const int rows, const bool fused, row_group *group, int64_t depth,
+INLINE void scores_step(const int rows, const scores_use use, row_group *group, int64_t depth,
                         const unit *strip_k, int64_t strip, int64_t column)
 {
     const int half = BLOCK_KEYS / 2;
     for (int64_t c = column; c < column + STEP_KEYS; c += BLOCK_KEYS) {
         int64_t begin = group->begin - strip * STRIP_KEYS - c, end = group->end - strip * STRIP_KEYS - c;
-        if (!fused && (begin >= BLOCK_KEYS || end <= 0)) continue;
-        bool halves = !fused && COL_TILE * LANES == 1 * STRIP_KEYS;
+        if (use == SCORES_KEEP && (begin >= BLOCK_KEYS || end <= 0)) continue;
+        bool halves = use == SCORES_KEEP && COL_TILE * LANES == 1 * STRIP_KEYS;
         if (halves && end <= half)
-            scores_block(rows, COL_TILE / 2, false, group, depth, strip_k, strip, 0);
+            scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, strip_k, strip, 0);
         else if (halves && begin >= half)
-            scores_block(rows, COL_TILE / 2, false, group, depth, strip_k, strip, half);
+            scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, strip_k, strip, half);
         else
-            scores_block(rows, COL_TILE, fused, group, depth, strip_k, strip, c);
+            scores_block(rows, COL_TILE, use, group, depth, strip_k, strip, c);
     }
 }
 
@@ -129,14 +147,14 @@ INLINE void scores_start(const int rows, row_group *group)
 }
 
 /* Over the strips [strip, strip_end). Of what no row sees there scores_mask writes what is missing. */
-INLINE void scores_rows(const int rows, const bool fused, row_group *group, const lsp_tile_shape *shape,
+INLINE void scores_rows(const int rows, const scores_use use, row_group *group, const lsp_tile_shape *shape,
                         const unit *tile_k, int64_t strip, int64_t strip_end)
 {
     int64_t depth = shape->k_depth / UNIT_ELEMENTS;
     scores_start(rows, group);
     for (; strip < strip_end; strip++)
         for (int column = 0; column < STRIP_KEYS; column += STEP_KEYS)
-            scores_step(rows, fused, group, depth, tile_k + strip * depth * STRIP_KEYS, strip, column);
+            scores_step(rows, use, group, depth, tile_k + strip * depth * STRIP_KEYS, strip, column);
 }
 
 /* The powers of a fused group's keys of which some row does not see all. */
@@ -162,10 +180,10 @@ static __attribute__((noinline)) void scores_cut(row_group *group, const lsp_til
             int64_t key = strip * STRIP_KEYS + column, key_end = key + STEP_KEYS;
             if (key_end <= group->begin || key >= group->end) continue;
             if (key >= group->seen_begin && key_end <= group->seen_end) {
-                scores_step(ROW_TILE, true, group, depth, k, strip, column);
+                scores_step(ROW_TILE, SCORES_POWER, group, depth, k, strip, column);
                 continue;
             }
-            scores_step(ROW_TILE, false, group, depth, k, strip, column);
+            scores_step(ROW_TILE, SCORES_KEEP, group, depth, k, strip, column);
             scores_edge(group, key, key_end);
         }
     }
@@ -216,24 +234,27 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
     group->factor = score_factor(rule);
-    if (group->fused && group->rows == ROW_TILE) {
-        bool whole = group->seen_begin <= strip * STRIP_KEYS && group->seen_end >= strip_end * STRIP_KEYS;
-        if (whole)
-            scores_rows(ROW_TILE, true, group, shape, tile_k, strip, strip_end);
-        else
+    bool all_seen = group->seen_begin <= strip * STRIP_KEYS && group->seen_end >= strip_end * STRIP_KEYS;
+    if (group->fused && group->rows == ROW_TILE &&
+        (!group->sifts || (all_seen && group->end - group->begin == shape->tile_keys))) {
+        if (!all_seen)
             scores_cut(group, shape, tile_k, strip, strip_end);
+        else if (group->sifts)
+            scores_rows(ROW_TILE, SCORES_SIFT, group, shape, tile_k, strip, strip_end);
+        else
+            scores_rows(ROW_TILE, SCORES_POWER, group, shape, tile_k, strip, strip_end);
         return;
     }
     group->fused = false;
     switch (group->rows) {
-    case 1: scores_rows(1, false, group, shape, tile_k, strip, strip_end); break;
-    case 2: scores_rows(2, false, group, shape, tile_k, strip, strip_end); break;
-    case 3: scores_rows(3, false, group, shape, tile_k, strip, strip_end); break;
+    case 1: scores_rows(1, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
+    case 2: scores_rows(2, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
+    case 3: scores_rows(3, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
 #if ROW_TILE > 4
-    case 4: scores_rows(4, false, group, shape, tile_k, strip, strip_end); break;
-    case 5: scores_rows(5, false, group, shape, tile_k, strip, strip_end); break;
+    case 4: scores_rows(4, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
+    case 5: scores_rows(5, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
 #endif
-    default: scores_rows(ROW_TILE, false, group, shape, tile_k, strip, strip_end);
+    default: scores_rows(ROW_TILE, SCORES_KEEP, group, shape, tile_k, strip, strip_end);
     }
     bool ruled = rule->softcap != 0 || rule->slope != 0;
     for (int r = 0; r < group->rows; r++) {

@@ -114,7 +114,10 @@ static void attend_transposed(const lsp_tile_shape *shape, const lsp_score_rule 
     bool far = mirror_is_far(shape, tile);
     tile_ahead ahead = tile_ahead_start(shape, &tile->tile, rows.rows);
     row_group_start(&group, shape, scratch);
-    for (int r = 0; r < ROW_TILE; r++) group.alpha[r] = (real)1;
+    for (int r = 0; r < ROW_TILE; r++) {
+        group.alpha[r] = (real)1;
+        group.keep[r] = true; /* so that masked scores are not searched for maxima */
+    }
     for (int64_t row = 0; row < rows.rows; row++) {
         row_group_take(&group, shape, &tile->tile, &rows, row);
         if (group.rows < ROW_TILE) continue;

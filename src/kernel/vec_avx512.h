@@ -151,6 +151,17 @@ INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
 #endif
 }
 
+/* Bit i: byte pair (f64: byte) i of 64 bytes is not 0. */
+INLINE uint64_t bits_of_64_bytes(const void *p)
+{
+    __m512i all = _mm512_loadu_si512(p);
+#if REAL_BITS == 32
+    return _mm512_test_epi16_mask(all, all);
+#else
+    return _mm512_test_epi8_mask(all, all);
+#endif
+}
+
 /* The same of first, first + 1, ... */
 INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
 {

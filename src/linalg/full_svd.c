@@ -28,6 +28,13 @@ static int64_t work_elements(int64_t rows, int64_t cols, int grid_rows, int grid
     return 1 + 6 * lsp_max(rows, cols) + lsp_max(bidiagonalize, decompose);
 }
 
+/* No more processes than rows and columns: one without a row of U and a column of V^T makes dbdsqr compute the singular
+ * values by another algorithm (dqds), and they would differ between processes. */
+static void choose_grid(int64_t rows, int64_t cols, int ranks, int *grid_rows, int *grid_cols)
+{
+    lsp_grid_shape((int)lsp_min(ranks, lsp_max(rows, cols)), grid_rows, grid_cols);
+}
+
 lsp_status lsp_full_svd_measure(int64_t rows, int64_t cols, int ranks, bool vectors, lsp_full_svd_size *size,
                                 lsp_error *error)
 {
@@ -36,7 +43,7 @@ lsp_status lsp_full_svd_measure(int64_t rows, int64_t cols, int ranks, bool vect
         return lsp_error_set(error, LSP_ERR_USAGE, "an SVD of %lld x %lld values on %d ranks does not exist",
                              (long long)rows, (long long)cols, ranks);
     int grid_rows = 1, grid_cols = 1;
-    lsp_grid_shape(ranks, &grid_rows, &grid_cols);
+    choose_grid(rows, cols, ranks, &grid_rows, &grid_cols);
     /* Beyond these sizes the products below could overflow 63 bits; they are far beyond int anyway. */
     const int64_t edge = INT_MAX - BLOCK;
     bool counts = rows <= edge && cols <= edge;
@@ -120,7 +127,7 @@ lsp_status lsp_full_svd_create(lsp_context *ctx, int64_t rows, int64_t cols, boo
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) {
         int grid_rows = 1, grid_cols = 1;
-        lsp_grid_shape(ctx->layout.ranks, &grid_rows, &grid_cols);
+        choose_grid(rows, cols, ctx->layout.ranks, &grid_rows, &grid_cols);
         status = lsp_grid_create(ctx, grid_rows, grid_cols, grid);
         if (status == LSP_OK) status = lsp_context_agree(ctx, lay_out(svd));
     }

@@ -33,13 +33,24 @@ int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int thre
     /* All matrices of one unit are worked on together; a chunk never spans two. */
     const lsp_attention_desc *d = &partition->problem->desc;
     int64_t rows = partition->rows[r], together = rows * lsp_max(1, d->heads / d->kv_heads);
-    return lsp_attention_share_rows(rows, together, threads);
+    int64_t share = lsp_attention_share_rows(rows, together, threads),
+            block = partition->problem->mask.block_size;
+    if (block <= 0) return lsp_round_up(share, partition->problem->row_grain);
+    /* Chunks and blocks end together: else a chunk would meet the keys of a block that it hardly sees. */
+    return block > share ? lsp_ceil_div(block, lsp_ceil_div(block, share)) : share / block * block;
 }
 
 int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threads)
 {
     int64_t heads = lsp_partition_unit_tasks(partition, r, threads) ? lsp_partition_unit_heads(partition) : 1;
     return lsp_attention_chunk_rows(partition, r, threads) * heads;
+}
+
+lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel *kernel)
+{
+    const lsp_attention_desc *d = &problem->desc;
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    return kernel->shape(d->d_k, method->columns ? method->columns(d) : d->d_v);
 }
 
 /* ---- what every rank must agree on -------------------------------------------------------------- */
@@ -69,7 +80,7 @@ static lsp_status choose_kernel(lsp_attention *plan)
             ctx, LSP_ERR_USAGE,
             "this machine cannot run the %s kernels; its best is %s: leave compute.isa at auto",
             lsp_isa_name((lsp_isa)isa), lsp_isa_name(lsp_isa_best()));
-    plan->shape = plan->kernel->shape(plan->problem.desc.d_k, plan->problem.desc.d_v);
+    plan->shape = lsp_attention_shape(&plan->problem, plan->kernel);
     return LSP_OK;
 }
 
@@ -84,10 +95,11 @@ static lsp_status check_memory(lsp_attention *plan)
         plan->ctx, LSP_ERR_LIMIT,
         "not enough memory: a rank needs %.1f MiB (Q %.1f, K and V %.1f, output %.1f, panels %.1f, "
         "packed %.1f, work %.1f) and %d ranks share a node with %.1f MiB: use more nodes, or "
-        "fewer rows or heads at a time (input.rows, input.heads)",
+        "fewer rows or heads at a time (input.rows, input.heads)%s",
         (double)f->total / mib, (double)f->q / mib, (double)(f->k + f->v) / mib,
         (double)(f->out + f->lse) / mib, (double)f->panels / mib, (double)f->packed / mib,
-        (double)f->work / mib, at.node_ranks, (double)limit / mib);
+        (double)f->work / mib, at.node_ranks, (double)limit / mib,
+        plan->problem.whole_heads ? ", or a smaller attention.rank or attention.steps" : "");
 }
 
 /* ---- runs and matrices -------------------------------------------------------------------------- */
@@ -164,7 +176,7 @@ bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys)
 static bool allocate_state(lsp_attention *plan, size_t element)
 {
     int64_t rows = plan->query_rows;
-    if (lsp_method_get(plan->problem.desc.method)->prepare) return true;
+    if (plan->problem.ops->prepare) return true;
     plan->max = lsp_memory_alloc(rows, element);
     plan->sum = lsp_memory_alloc(rows, element);
     if (!plan->max || !plan->sum) return false;
@@ -186,15 +198,14 @@ static lsp_status allocate(lsp_attention *plan)
     plan->room_tiles = tiles / threads;
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->partition, plan->group_rank, threads);
     int64_t room_rows = lsp_attention_room_rows(&plan->partition, plan->group_rank, threads);
-    int64_t chunks = plan->matrix_count * lsp_ceil_div(plan->rows, plan->chunk_rows);
-    plan->chunk_stage = lsp_memory_zalloc(chunks, sizeof *plan->chunk_stage);
+    plan->met = lsp_memory_alloc(plan->query_rows, sizeof *plan->met);
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
     plan->bounds = lsp_memory_alloc(tiles, sizeof *plan->bounds);
     plan->held = lsp_memory_alloc(tiles, sizeof *plan->held);
     plan->rooms = lsp_memory_zalloc(threads, sizeof *plan->rooms);
-    bool ok = plan->chunk_stage && plan->packed_k && plan->packed_v && plan->bounds && plan->held &&
-              plan->rooms && allocate_state(plan, element);
+    bool ok = plan->met && plan->packed_k && plan->packed_v && plan->bounds && plan->held && plan->rooms &&
+              allocate_state(plan, element);
     for (int t = 0; ok && t < threads; t++) {
         lsp_thread_room *room = &plan->rooms[t];
         room->q = lsp_memory_alloc(room_rows * shape->k_depth, packed);
@@ -242,8 +253,9 @@ static lsp_status decide(lsp_attention *plan)
     int64_t node[2] = {at.threads, at.node_ranks};
     status = lsp_context_max_i64(ctx, node, 2);
     if (status == LSP_OK) {
-        lsp_estimate_fill(&plan->partition, plan->kernel, (int)node[1], (int)node[0], &plan->estimate);
-        status = check_memory(plan);
+        status = lsp_estimate_fill(&plan->partition, plan->kernel, (int)node[1], (int)node[0],
+                                   &plan->estimate, &ctx->error);
+        if (status == LSP_OK) status = check_memory(plan);
     }
     return lsp_context_agree(ctx, status);
 }
@@ -265,15 +277,16 @@ static lsp_status settle(lsp_attention *plan)
         for (int64_t m = 0; status == LSP_OK && m < plan->matrix_count; m++)
             plan->pairs += lsp_mask_pairs(&plan->problem.mask, plan->matrices[m].batch, p->ranges[i].begin,
                                           p->ranges[i].end);
-    if (status == LSP_OK) status = allocate(plan);
+    const lsp_method_ops *method = plan->problem.ops;
+    if (status == LSP_OK && !method->whole_heads) status = allocate(plan);
     status = lsp_context_agree(ctx, status);
-    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
-    if (status == LSP_OK)
+    if (status == LSP_OK && !method->whole_heads)
         status = lsp_attention_create_gather(plan, true, !method->keys_alone, &plan->gather);
     return status == LSP_OK && method->prepare ? method->prepare(plan) : status;
 }
 
-lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
+lsp_status lsp_attention_create_kind(lsp_context *ctx, const lsp_attention_desc *desc,
+                                     const lsp_plan_kind *kind, lsp_attention **out)
 {
     *out = NULL;
     lsp_attention *plan = lsp_memory_zalloc(1, sizeof *plan);
@@ -285,6 +298,11 @@ lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc
         status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for a plan");
     }
     status = lsp_context_agree(ctx, status);
+    if (status == LSP_OK && kind) {
+        plan->problem.ops = kind->ops;
+        plan->problem.options = kind->options;
+        plan->problem.row_grain = kind->row_grain;
+    }
     if (status == LSP_OK) status = lsp_context_agree(ctx, check_same(ctx, &plan->problem));
     if (status == LSP_OK) status = decide(plan);
     if (status == LSP_OK) status = settle(plan);
@@ -293,23 +311,29 @@ lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc
     return status;
 }
 
+lsp_status lsp_attention_create(lsp_context *ctx, const lsp_attention_desc *desc, lsp_attention **out)
+{
+    return lsp_attention_create_kind(ctx, desc, NULL, out);
+}
+
 lsp_status lsp_attention_destroy(lsp_attention **out)
 {
     lsp_attention *plan = out ? *out : NULL;
     if (!plan) return LSP_OK;
-    const lsp_method_ops *method = lsp_method_get(plan->problem.desc.method);
+    const lsp_method_ops *method = plan->problem.ops;
     if (method && method->release) method->release(plan);
     lsp_gather_destroy(&plan->gather);
+    lsp_pause_release(plan);
     for (int t = 0; plan->rooms && t < plan->ctx->layout.threads; t++) {
         lsp_memory_free(plan->rooms[t].q);
         lsp_memory_free(plan->rooms[t].norm);
         lsp_memory_free(plan->rooms[t].sight);
         lsp_memory_free(plan->rooms[t].scratch);
     }
-    void *const owned[] = {plan->rooms,       plan->max,         plan->sum,         plan->bounds,
-                           plan->packed_k,    plan->packed_v,    plan->owned_first, plan->panels,
-                           plan->panel_tiles, plan->key_runs,    plan->query_runs,  plan->matrices,
-                           plan->unit_matrix, plan->chunk_stage, plan->held,        plan->recent.out,
+    void *const owned[] = {plan->rooms,       plan->max,       plan->sum,         plan->bounds,
+                           plan->packed_k,    plan->packed_v,  plan->owned_first, plan->panels,
+                           plan->panel_tiles, plan->key_runs,  plan->query_runs,  plan->matrices,
+                           plan->unit_matrix, plan->met,       plan->held,        plan->recent.out,
                            plan->recent.max,  plan->recent.sum};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
     lsp_partition_free(&plan->partition);
@@ -324,7 +348,9 @@ lsp_status lsp_attention_execute(lsp_attention *plan, const void *q, const void 
 {
     lsp_method_arrays arrays = {q, k, v, out, lse};
     lsp_attention_stats own;
-    return lsp_method_get(plan->problem.desc.method)->execute(plan, &arrays, stats ? stats : &own);
+    lsp_pause_begin(plan);
+    plan->out = out;
+    return plan->problem.ops->execute(plan, &arrays, stats ? stats : &own);
 }
 
 /* ---- questions --------------------------------------------------------------------------------- */

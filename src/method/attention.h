@@ -4,6 +4,7 @@
 
 #include "comm/context.h"
 #include "method/partition.h"
+#include "method/pause.h"
 
 /* One query matrix of this rank: its rows of one head of one batch, from local row `first` on. */
 typedef struct lsp_query_matrix {
@@ -22,6 +23,10 @@ typedef struct lsp_thread_room {
     lsp_sight *sight; /* [room rows] */
     void *scratch;    /* of the kernel */
 } lsp_thread_room;
+
+/* In lsp_attention.met; else a row has met all keys of its unit below the number. */
+enum { LSP_ROW_FRESH = -1 };    /* none, and its state is not set */
+#define LSP_ROW_FINAL INT64_MAX /* all that it sees, and its output is complete */
 
 struct lsp_attention {
     lsp_context *ctx;
@@ -47,19 +52,24 @@ struct lsp_attention {
     lsp_gather *gather;
     /* Work space. */
     int64_t chunk_rows;
-    bool unit_tasks; /* a task is a chunk of all heads of a unit, and packs key tiles one at a time */
-    unsigned char *chunk_stage; /* [matrices][chunks] of an execution */
-    int64_t room_tiles;         /* packed tiles of a thread in unit tasks */
-    void *packed_k, *packed_v;  /* [panel tiles] packed tiles; [threads][room_tiles] in unit tasks */
-    lsp_tile_bounds *bounds;    /* of each */
-    int64_t *held;              /* which each is, in unit tasks; -1: none */
-    void *max, *sum;            /* [query_rows] */
-    lsp_row_state recent;       /* [query_rows] since the last fold; out is NULL where nothing is folded */
-    lsp_thread_room *rooms;     /* [threads] */
-    double pairs;               /* visible pairs of this rank */
-    void *own;                  /* state of the method, by its prepare */
+    bool unit_tasks;    /* a task is a chunk of all heads of a unit, and packs key tiles one at a time */
+    int64_t *met;       /* [query_rows] keys of an execution that each row has met */
+    int64_t room_tiles; /* packed tiles of a thread in unit tasks */
+    void *packed_k, *packed_v; /* [panel tiles] packed tiles; [threads][room_tiles] in unit tasks */
+    lsp_tile_bounds *bounds;   /* of each */
+    int64_t *held;             /* which each is, in unit tasks; -1: none */
+    void *max, *sum;           /* [query_rows] */
+    lsp_row_state recent;      /* [query_rows] since the last fold; out is NULL where nothing is folded */
+    lsp_thread_room *rooms;    /* [threads] */
+    double pairs;              /* visible pairs of this rank */
+    void *own;                 /* state of the method, by its prepare */
     lsp_progress_fn progress;
     void *progress_user;
+    lsp_pausing pausing;
+    void *out;        /* of the execution that runs, or that was loaded */
+    int64_t phase;    /* of the method: what the state means */
+    bool loaded;      /* the next execution goes on from the state */
+    double met_pairs; /* visible pairs that the loaded state has met already, of this rank */
 };
 
 /* Local. Global row of local row `row` of any matrix; *range is where to start looking (0 at first) and
@@ -79,11 +89,19 @@ int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threa
 /* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32, where a row may see more keys than that. */
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
 
+/* Collective. lsp_attention_create, but with functions of another kind in the place of the method's (kind NULL: of the
+ * method). */
+lsp_status lsp_attention_create_kind(lsp_context *ctx, const lsp_attention_desc *desc,
+                                     const lsp_plan_kind *kind, lsp_attention **out);
+
 /* Collective. A gather of K or V or both for the plan's panels. */
 lsp_status lsp_attention_create_gather(lsp_attention *plan, bool keys, bool values, lsp_gather **gather);
 
-/* Local. Footprint and traffic (method/estimate.c) for a given partition. */
-void lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,
-                       int threads, lsp_estimate *estimate);
+/* Local. The tiles of a problem. */
+lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel *kernel);
+
+/* Local. Footprint and traffic (method/estimate.c) for a given partition. Fails where the method has limits. */
+lsp_status lsp_estimate_fill(const lsp_partition *partition, const lsp_kernel *kernel, int ranks_per_node,
+                             int threads, lsp_estimate *estimate, lsp_error *error);
 
 #endif

@@ -13,4 +13,5 @@ static lsp_status check(const lsp_attention_desc *d, lsp_error *error)
         (long long)d->block_size, (long long)d->n);
 }
 
-const lsp_method_ops lsp_method_block = {.name = "block", .check = check, .execute = lsp_exact_execute};
+const lsp_method_ops lsp_method_block = {
+    .name = "block", .check = check, .state = lsp_exact_state, .execute = lsp_exact_execute};

@@ -8,16 +8,9 @@
 #include <omp.h>
 #include <string.h>
 
-enum { UNTOUCHED = 0, OPEN = 1, CLOSED = 2 };
-
 static size_t element_size(const lsp_attention *plan)
 {
     return lsp_dtype_size(lsp_dtype_result(plan->problem.desc.compute));
-}
-
-static int64_t chunk_count(const lsp_attention *plan)
-{
-    return lsp_ceil_div(plan->rows, plan->chunk_rows);
 }
 
 static void fill_minus_infinity(lsp_dtype type, void *values, int64_t begin, int64_t end)
@@ -43,47 +36,76 @@ static void clear_state(const lsp_attention *plan, lsp_row_state state, int64_t 
     fill_minus_infinity(plan->problem.desc.compute, state.max, 0, rows);
 }
 
-/* The chunk's rows and state: the rows' totals, and what the kernel adds to. */
-static lsp_chunk locate(const lsp_pass *p, int64_t matrix, int64_t part)
+/* The rows and their state: their totals, and what the kernel adds to. */
+static lsp_chunk locate(const lsp_attention *plan, int64_t row, int64_t rows)
 {
-    lsp_attention *plan = p->plan;
-    int64_t begin = part * plan->chunk_rows, d_v = plan->problem.desc.d_v;
-    lsp_chunk c = {.index = matrix * chunk_count(plan) + part,
-                   .row = plan->matrices[matrix].first + begin,
-                   .rows = lsp_min(plan->chunk_rows, plan->rows - begin)};
-    lsp_row_state whole = {p->out, plan->max, plan->sum};
-    c.total = c.recent = state_at(&whole, c.row, d_v, element_size(plan));
-    if (plan->recent.out) c.recent = state_at(&plan->recent, c.row, d_v, element_size(plan));
+    int64_t d_v = plan->problem.desc.d_v;
+    lsp_chunk c = {.row = row, .rows = rows, .met = plan->met[row]};
+    lsp_row_state whole = {plan->out, plan->max, plan->sum};
+    c.total = c.recent = state_at(&whole, row, d_v, element_size(plan));
+    if (plan->recent.out) c.recent = state_at(&plan->recent, row, d_v, element_size(plan));
     return c;
 }
 
-static void start(const lsp_attention *plan, const lsp_chunk *c)
+int64_t lsp_chunk_alike(const lsp_attention *plan, int64_t matrix, int64_t matrices, int64_t begin,
+                        int64_t end)
 {
-    if (plan->chunk_stage[c->index] != UNTOUCHED) return;
+    int64_t rows = end - begin;
+    for (int64_t i = matrix; i < matrix + matrices; i++) {
+        int64_t row = plan->matrices[i].first + begin;
+        rows = lsp_min(rows, lsp_attention_alike(plan, row, row + rows));
+    }
+    return rows;
+}
+
+static void clear(lsp_attention *plan, lsp_chunk *c)
+{
+    if (c->met != LSP_ROW_FRESH) return;
     clear_state(plan, c->total, c->rows);
     if (plan->recent.out) clear_state(plan, c->recent, c->rows);
-    plan->chunk_stage[c->index] = OPEN;
+    lsp_chunk_meet(plan, c, 0);
+    c->met = 0;
 }
 
-void lsp_chunk_begin(const lsp_pass *p)
+void lsp_chunk_meet(const lsp_attention *plan, const lsp_chunk *c, int64_t high)
+{
+    for (int64_t r = c->row; r < c->row + c->rows; r++) plan->met[r] = high;
+}
+
+/* What complete rows have besides their output, which is there. */
+static int64_t restore(const lsp_pass *p, const lsp_chunk *c)
 {
     lsp_attention *plan = p->plan;
-    memset(plan->chunk_stage, UNTOUCHED, (size_t)(plan->matrix_count * chunk_count(plan)));
-    for (int64_t i = 0; plan->unit_tasks && i < plan->ctx->layout.threads * plan->room_tiles; i++)
-        plan->held[i] = -1;
+    if (c->met != LSP_ROW_FINAL) return 0;
+    return plan->kernel->finish(0, c->rows, c->total.out, c->total.max, c->total.sum,
+                                p->lse ? (char *)p->lse + (size_t)c->row * element_size(plan) : NULL);
 }
 
-double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t part, int64_t low, int64_t high,
-                      lsp_thread_room *room, int64_t at, lsp_chunk *chunk)
+void lsp_chunk_begin(lsp_pass *p)
+{
+    lsp_attention *plan = p->plan;
+    for (int64_t i = 0; plan->unit_tasks && i < plan->ctx->layout.threads * plan->room_tiles; i++)
+        plan->held[i] = -1;
+    for (int64_t row = 0; !plan->loaded && row < plan->query_rows; row++) plan->met[row] = LSP_ROW_FRESH;
+    for (int64_t row = 0, rows; plan->loaded && row < plan->query_rows; row += rows) {
+        rows = lsp_attention_alike(plan, row, plan->query_rows);
+        lsp_chunk c = locate(plan, row, rows);
+        p->empty_rows += restore(p, &c);
+    }
+    plan->loaded = false;
+}
+
+double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t begin, int64_t rows, int64_t low,
+                      int64_t high, lsp_thread_room *room, int64_t at, lsp_chunk *chunk)
 {
     lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_query_matrix *of = &plan->matrices[matrix];
     lsp_sight *sight = room->sight + at;
     char *q = (char *)room->q + (size_t)(at * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
-    lsp_chunk c = locate(p, matrix, part);
-    start(plan, &c);
-    double pairs = lsp_attention_look(plan, of->batch, part * plan->chunk_rows, c.rows, low, high, sight);
+    lsp_chunk c = locate(plan, of->first + begin, rows);
+    clear(plan, &c);
+    double pairs = lsp_attention_look(plan, of->batch, begin, rows, lsp_max(low, c.met), high, sight);
     plan->kernel->pack_queries(d->d_k, p->q + (size_t)(c.row * d->d_k) * lsp_dtype_size(d->q_type), d->q_type,
                                c.rows, p->factor, q);
     plan->kernel->query_norms(d->d_k, c.rows, q, room->norm + at);
@@ -103,6 +125,7 @@ bool lsp_chunk_sees(const lsp_chunk *chunk, const lsp_tile_place *place)
 void lsp_chunk_attend(const lsp_attention *plan, const lsp_chunk *chunk, const lsp_key_tile *tile,
                       lsp_thread_room *room)
 {
+    if (tile->first < chunk->met) return;
     if (plan->recent.out && tile->first % (LSP_FOLD_TILES * plan->shape.tile_keys) == 0)
         plan->kernel->fold(plan->problem.desc.d_v, chunk->rows, &chunk->recent, &chunk->total);
     plan->kernel->attend(&plan->shape, &chunk->rule, tile, &chunk->state, room->scratch);
@@ -112,7 +135,7 @@ int64_t lsp_chunk_close(const lsp_pass *p, const lsp_chunk *c)
 {
     lsp_attention *plan = p->plan;
     int64_t d_v = plan->problem.desc.d_v;
-    plan->chunk_stage[c->index] = CLOSED;
+    lsp_chunk_meet(plan, c, LSP_ROW_FINAL);
     if (plan->recent.out) plan->kernel->fold(d_v, c->rows, &c->recent, &c->total);
     return plan->kernel->finish(d_v, c->rows, c->total.out, c->total.max, c->total.sum,
                                 p->lse ? (char *)p->lse + (size_t)c->row * element_size(plan) : NULL);
@@ -121,15 +144,28 @@ int64_t lsp_chunk_close(const lsp_pass *p, const lsp_chunk *c)
 int64_t lsp_chunk_close_rest(const lsp_pass *p)
 {
     lsp_attention *plan = p->plan;
-    int64_t parts = chunk_count(plan), chunks = plan->matrix_count * parts, empty = 0;
+    int64_t chunks = lsp_ceil_div(plan->query_rows, plan->chunk_rows), empty = 0;
 #pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads) reduction(+ : empty)
     for (int64_t i = 0; i < chunks; i++) {
-        if (plan->chunk_stage[i] == CLOSED) continue;
+        int64_t end = lsp_min(plan->query_rows, (i + 1) * plan->chunk_rows);
         uint64_t mode = lsp_fpmode_enter();
-        lsp_chunk c = locate(p, i / parts, i % parts);
-        start(plan, &c);
-        empty += lsp_chunk_close(p, &c);
+        for (int64_t row = i * plan->chunk_rows, rows; row < end; row += rows) {
+            rows = lsp_attention_alike(plan, row, end);
+            lsp_chunk c = locate(plan, row, rows);
+            if (c.met == LSP_ROW_FINAL) continue;
+            clear(plan, &c);
+            empty += lsp_chunk_close(p, &c);
+        }
         lsp_fpmode_leave(mode);
     }
     return empty;
+}
+
+void lsp_chunk_settle(lsp_attention *plan)
+{
+    for (int64_t row = 0, rows; row < plan->query_rows; row += rows) {
+        rows = lsp_attention_alike(plan, row, plan->query_rows);
+        lsp_chunk c = locate(plan, row, rows);
+        clear(plan, &c);
+    }
 }

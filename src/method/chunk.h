@@ -9,40 +9,53 @@
 typedef struct lsp_pass {
     lsp_attention *plan;
     const char *q;
-    char *out;
     void *lse;
     double factor; /* of the queries: scale * log2 e */
     double pairs_done;
     int64_t empty_rows;
 } lsp_pass;
 
+/* Rows of a matrix that have met the same keys. */
 typedef struct lsp_chunk {
-    int64_t index, row; /* of the rank's chunks; first row of the rank's */
+    int64_t row; /* first row of the rank's */
     int64_t rows;
+    int64_t met; /* keys below it */
     lsp_query_rows state;
     lsp_row_state recent, total;
     lsp_score_rule rule;
 } lsp_chunk;
 
-/* Local. No chunk is open, no tile packed. */
-void lsp_chunk_begin(const lsp_pass *p);
+/* Local. An execution begins: no row is open, no tile packed; or rows stand as the loaded state has them. */
+void lsp_chunk_begin(lsp_pass *p);
 
-/* Local. Opens chunk `part` (of plan->chunk_rows rows) of a matrix for keys [low, high): its state is cleared if this
- * is the first time, its queries and sights stand in the room from row `at` on. Returns its visible pairs. */
-double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t part, int64_t low, int64_t high,
-                      lsp_thread_room *room, int64_t at, lsp_chunk *chunk);
+/* Local. Rows of matrix `matrix` from `begin` on, at most to `end`, that have met the same keys, in each of the
+ * `matrices` matrices from there. */
+int64_t lsp_chunk_alike(const lsp_attention *plan, int64_t matrix, int64_t matrices, int64_t begin,
+                        int64_t end);
+
+/* Local. Opens `rows` such rows of a matrix, from `begin` on, for keys [low, high): their state is cleared if this
+ * is the first time, their queries and sights stand in the room from row `at` on. Returns the visible pairs that are
+ * new. */
+double lsp_chunk_open(const lsp_pass *p, int64_t matrix, int64_t begin, int64_t rows, int64_t low,
+                      int64_t high, lsp_thread_room *room, int64_t at, lsp_chunk *chunk);
 
 /* Local. Whether a row of the chunk may see a key of the tile that is present. */
 bool lsp_chunk_sees(const lsp_chunk *chunk, const lsp_tile_place *place);
 
-/* Local. One tile, after all tiles before it. */
+/* Local. One tile, after all tiles before it; nothing where the rows have met it. */
 void lsp_chunk_attend(const lsp_attention *plan, const lsp_chunk *chunk, const lsp_key_tile *tile,
                       lsp_thread_room *room);
+
+/* Local. The rows have met all keys below `high`. */
+void lsp_chunk_meet(const lsp_attention *plan, const lsp_chunk *chunk, int64_t high);
 
 /* Local. Ends the rows of a chunk that has met all its keys; returns how many saw none. */
 int64_t lsp_chunk_close(const lsp_pass *p, const lsp_chunk *chunk);
 
 /* Local. Closes what is left; returns how many rows saw no key. All threads. */
 int64_t lsp_chunk_close_rest(const lsp_pass *p);
+
+/* Local. Sets the state of all rows that are not open yet, so that it can be saved. */
+void lsp_chunk_settle(lsp_attention *plan);
 
 #endif

@@ -73,19 +73,21 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
                                   int ranks_per_node, int threads)
 {
     const lsp_attention_desc *d = &p->problem->desc;
-    lsp_tile_shape shape = kernel->shape(d->d_k, d->d_v);
+    lsp_tile_shape shape = lsp_attention_shape(p->problem, kernel);
     int64_t element = (int64_t)lsp_dtype_size(lsp_dtype_result(d->compute)), packed = kernel->packed_bytes;
     int64_t rows = lsp_partition_matrices(p, group) * p->rows[r];
     int64_t keys = lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r + 1)) -
                    lsp_partition_tile_row(p, lsp_partition_owned_tile(p, group, r));
     int64_t k_row = d->d_k * (int64_t)lsp_dtype_size(d->k_type),
             v_row = d->d_v * (int64_t)lsp_dtype_size(d->v_type);
+    const lsp_method_ops *method = p->problem->ops;
+    if (method->no_values) v_row = 0;
     int64_t panel_rows = lsp_min(p->panel_tiles * p->tile_keys, p->unit_keys * p->problem->units);
     int64_t room = lsp_attention_room_rows(p, r, threads);
     lsp_footprint f = {.q = rows * d->d_k * (int64_t)lsp_dtype_size(d->q_type),
                        .k = keys * k_row,
                        .v = keys * v_row,
-                       .out = rows * d->d_v * element,
+                       .out = method->no_values ? 0 : rows * d->d_v * element,
                        .lse = rows * element};
     if (p->group_ranks > 1 && p->gather == LSP_GATHER_ALL) {
         int64_t begin, end;
@@ -98,10 +100,11 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     }
     f.packed =
         lsp_partition_packed_tiles(p, r, threads) * p->tile_keys * (shape.k_depth + shape.v_stride) * packed;
-    const lsp_method_ops *method = lsp_method_get(d->method);
     int64_t state = (lsp_attention_folds(p->problem, p->tile_keys) ? d->d_v + 4 : 2) * element; /* of a row */
     if (method->row_bytes) state = method->row_bytes(p->problem, kernel);
-    f.work = state * rows +
+    state += (int64_t)sizeof(int64_t); /* met */
+    int64_t matrix = method->matrix_bytes ? method->matrix_bytes(p->problem, threads) : 0;
+    f.work = state * rows + matrix * lsp_partition_matrices(p, group) +
              threads * (room * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
                         (int64_t)kernel->scratch_bytes(&shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;
@@ -127,15 +130,16 @@ static double rank_pairs(const lsp_partition *p, int group, int r)
     return pairs;
 }
 
-void lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ranks_per_node, int threads,
-                       lsp_estimate *e)
+lsp_status lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ranks_per_node,
+                             int threads, lsp_estimate *e, lsp_error *error)
 {
     const lsp_attention_desc *d = &p->problem->desc;
     memset(e, 0, sizeof *e);
-    double row_bytes =
-        (double)(d->d_k * (int64_t)lsp_dtype_size(d->k_type) + d->d_v * (int64_t)lsp_dtype_size(d->v_type));
+    int64_t v_bytes = p->problem->ops->no_values ? 0 : d->d_v * (int64_t)lsp_dtype_size(d->v_type);
+    double row_bytes = (double)(d->d_k * (int64_t)lsp_dtype_size(d->k_type) + v_bytes);
     e->pairs = lsp_problem_pairs(p->problem, d->row_begin, d->row_end) * (double)d->heads;
     e->flops = 2 * (double)(d->d_k + d->d_v) * e->pairs;
+    e->work = e->flops;
     for (int r = 0; r < p->group_ranks; r++) {
         for (int g = 0; g < p->groups; g++) {
             double pairs = rank_pairs(p, g, r), bytes = received_rows(p, g, r) * row_bytes;
@@ -156,6 +160,8 @@ void lsp_estimate_fill(const lsp_partition *p, const lsp_kernel *kernel, int ran
     e->gather = p->gather;
     e->partition = p->kind;
     e->head_groups = p->groups;
+    const lsp_method_ops *method = lsp_method_get(d->method);
+    return method->estimate ? method->estimate(p, ranks_per_node, threads, e, error) : LSP_OK;
 }
 
 lsp_status lsp_attention_estimate(const lsp_attention_desc *desc, int ranks, int ranks_per_node, int threads,
@@ -173,10 +179,10 @@ lsp_status lsp_attention_estimate(const lsp_attention_desc *desc, int ranks, int
     if (status == LSP_OK) {
         /* The portable kernel stands for all: shapes do not depend on the instruction set. */
         const lsp_kernel *kernel = lsp_kernel_get(LSP_ISA_PORTABLE, desc->compute);
-        lsp_tile_shape shape = kernel->shape(desc->d_k, desc->d_v);
+        lsp_tile_shape shape = lsp_attention_shape(&problem, kernel);
         status = lsp_partition_make(&problem, &shape, ranks, &partition, &error);
         if (status == LSP_OK) {
-            lsp_estimate_fill(&partition, kernel, ranks_per_node, threads, estimate);
+            status = lsp_estimate_fill(&partition, kernel, ranks_per_node, threads, estimate, &error);
             lsp_partition_free(&partition);
         }
         lsp_problem_free(&problem);

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <string.h>
 
 /* The panel that is being computed: tiles [tile_begin, tile_end) of the group, matrices that use them. */
 typedef struct panel_work {
@@ -20,11 +21,10 @@ typedef struct panel_work {
 
 /* ---- one panel --------------------------------------------------------------------------------- */
 
-static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel)
+static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel, int64_t tile_begin,
+                                 int64_t tile_end)
 {
-    panel_work w = {.panel = panel,
-                    .tile_begin = plan->panel_tiles[panel.index],
-                    .tile_end = plan->panel_tiles[panel.index + 1]};
+    panel_work w = {.panel = panel, .tile_begin = tile_begin, .tile_end = tile_end};
     w.unit_begin = lsp_partition_tile(&plan->partition, w.tile_begin).unit;
     w.unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
     w.matrix_begin = plan->unit_matrix[w.unit_begin];
@@ -118,19 +118,27 @@ static bool has_met_all(const lsp_attention *plan, const tile_range *tiles, cons
     return tiles->key_end == plan->problem.desc.key_end || c->state.sight[c->rows - 1].end <= tiles->key_end;
 }
 
-/* One chunk of rows of one matrix against the panel's tiles of its unit. */
-static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
+static int64_t leave(const lsp_pass *p, const tile_range *tiles, const lsp_chunk *c)
+{
+    if (has_met_all(p->plan, tiles, c)) return lsp_chunk_close(p, c);
+    lsp_chunk_meet(p->plan, c, tiles->key_end);
+    return 0;
+}
+
+/* Rows of one matrix that have met the same keys against the panel's tiles of its unit. */
+static task_done run_rows(const lsp_pass *p, const panel_work *w, int64_t index, int64_t begin, int64_t rows,
+                          int thread)
 {
     lsp_attention *plan = p->plan;
     lsp_thread_room *room = &plan->rooms[thread];
-    int64_t index = w->matrix_begin + task / w->chunks, part = task % w->chunks;
     const lsp_query_matrix *matrix = &plan->matrices[index];
-    int64_t begin = part * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
     tile_range tiles = tiles_of_unit(plan, w, matrix->unit);
     task_done done = {0, 0};
-    if (!lsp_attention_may_see(plan, matrix->batch, begin, rows, tiles.key_begin, tiles.key_end)) return done;
+    if (plan->met[matrix->first + begin] >= tiles.key_end ||
+        !lsp_attention_may_see(plan, matrix->batch, begin, rows, tiles.key_begin, tiles.key_end))
+        return done;
     lsp_chunk c;
-    done.pairs = lsp_chunk_open(p, index, part, tiles.key_begin, tiles.key_end, room, 0, &c);
+    done.pairs = lsp_chunk_open(p, index, begin, rows, tiles.key_begin, tiles.key_end, room, 0, &c);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
         int64_t at = t - w->tile_begin;
@@ -142,49 +150,67 @@ static task_done run_chunk(const lsp_pass *p, const panel_work *w, int64_t task,
         lsp_chunk_attend(plan, &c, &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
-    if (has_met_all(plan, &tiles, &c)) done.empty_rows = lsp_chunk_close(p, &c);
+    done.empty_rows = leave(p, &tiles, &c);
     return done;
 }
 
-/* One chunk of rows of all matrices of a unit against the panel's tiles of it, packed one by one. */
-static task_done run_unit(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
+/* The same of all matrices of a unit, its tiles packed one by one. */
+static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t unit, int64_t begin,
+                               int64_t rows, int thread)
 {
     lsp_attention *plan = p->plan;
     lsp_thread_room *room = &plan->rooms[thread];
-    int64_t unit = w->unit_begin + task / w->chunks, part = task % w->chunks;
     tile_range tiles = tiles_of_unit(plan, w, unit);
-    int64_t first = plan->unit_matrix[unit], matrices = plan->unit_matrix[unit + 1] - first;
-    int64_t begin = part * plan->chunk_rows, rows = lsp_min(plan->chunk_rows, plan->rows - begin);
+    int64_t first = plan->unit_matrix[unit], matrices = plan->unit_matrix[unit + 1] - first,
+            least = LSP_ROW_FINAL;
     lsp_chunk chunks[LSP_UNIT_HEADS];
     task_done done = {0, 0};
-    if (matrices == 0 || !lsp_attention_may_see(plan, plan->matrices[first].batch, begin, rows,
-                                                tiles.key_begin, tiles.key_end))
+    for (int64_t i = first; i < first + matrices; i++)
+        least = lsp_min(least, plan->met[plan->matrices[i].first + begin]);
+    if (least >= tiles.key_end || !lsp_attention_may_see(plan, plan->matrices[first].batch, begin, rows,
+                                                         tiles.key_begin, tiles.key_end))
         return done;
     for (int64_t i = 0; i < matrices; i++)
-        done.pairs +=
-            lsp_chunk_open(p, first + i, part, tiles.key_begin, tiles.key_end, room, i * rows, &chunks[i]);
+        done.pairs += lsp_chunk_open(p, first + i, begin, rows, tiles.key_begin, tiles.key_end, room,
+                                     i * rows, &chunks[i]);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
         /* The matrices of a unit have the same rows, and so the same sights. */
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
-        if (!lsp_chunk_sees(&chunks[0], &place)) continue;
+        if (place.first < least || !lsp_chunk_sees(&chunks[0], &place)) continue;
         lsp_key_tile tile = pack_one(plan, w, t, thread);
         for (int64_t i = 0; i < matrices; i++) lsp_chunk_attend(plan, &chunks[i], &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
-    for (int64_t i = 0; i < matrices && has_met_all(plan, &tiles, &chunks[0]); i++)
-        done.empty_rows += lsp_chunk_close(p, &chunks[i]);
+    for (int64_t i = 0; i < matrices; i++)
+        if (chunks[i].met < tiles.key_end) done.empty_rows += leave(p, &tiles, &chunks[i]);
     return done;
 }
 
+/* A chunk of rows of one matrix or, in unit tasks, of all matrices of a unit. Its rows have met the same keys, unless
+ * they come from a saved state. */
 static task_done run_task(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
 {
-    return p->plan->unit_tasks ? run_unit(p, w, task, thread) : run_chunk(p, w, task, thread);
+    const lsp_attention *plan = p->plan;
+    bool unit_tasks = plan->unit_tasks;
+    int64_t unit = w->unit_begin + task / w->chunks, begin = task % w->chunks * plan->chunk_rows;
+    int64_t end = lsp_min(plan->rows, begin + plan->chunk_rows);
+    int64_t first = unit_tasks ? plan->unit_matrix[unit] : w->matrix_begin + task / w->chunks;
+    int64_t matrices = unit_tasks ? plan->unit_matrix[unit + 1] - first : 1;
+    task_done all = {0, 0};
+    for (int64_t rows; matrices > 0 && begin < end; begin += rows) {
+        rows = lsp_chunk_alike(plan, first, matrices, begin, end);
+        task_done some = unit_tasks ? run_unit_rows(p, w, unit, begin, rows, thread)
+                                    : run_rows(p, w, first, begin, rows, thread);
+        all.pairs += some.pairs;
+        all.empty_rows += some.empty_rows;
+    }
+    return all;
 }
 
-static void compute_panel(lsp_pass *p, lsp_panel panel)
+/* Every task that is not done yet, until all ranks are to rest. */
+static void compute_tiles(lsp_pass *p, const panel_work *w)
 {
     lsp_attention *plan = p->plan;
-    panel_work w = describe_panel(plan, panel);
     double done = 0;
 #pragma omp parallel num_threads(plan->ctx->layout.threads)
     {
@@ -192,23 +218,25 @@ static void compute_panel(lsp_pass *p, lsp_panel panel)
         int thread = omp_get_thread_num();
         if (!plan->unit_tasks) {
 #pragma omp for schedule(dynamic, 1)
-            for (int64_t t = w.tile_begin; t < w.tile_end; t++) {
-                stored_tile from = tile_in_panel(plan, &w, t);
-                pack_tile(plan, &from, t - w.tile_begin);
+            for (int64_t t = w->tile_begin; t < w->tile_end; t++) {
+                stored_tile from = tile_in_panel(plan, w, t);
+                pack_tile(plan, &from, t - w->tile_begin);
             }
         }
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < w.task_count; task++) {
-            task_done result = run_task(p, &w, task, thread);
+        for (int64_t task = 0; task < w->task_count; task++) {
+            if (lsp_pause_halted(plan)) continue;
+            task_done result = run_task(p, w, task, thread);
 #pragma omp atomic
             p->empty_rows += result.empty_rows;
 #pragma omp atomic
             done += result.pairs;
+            if (thread == 0) lsp_pause_poll(plan);
             if (thread == 0 && plan->progress && plan->pairs > 0) {
                 double now;
 #pragma omp atomic read
                 now = done;
-                plan->progress(plan->progress_user, (p->pairs_done + now) / plan->pairs);
+                plan->progress(plan->progress_user, (plan->met_pairs + p->pairs_done + now) / plan->pairs);
             }
         }
         lsp_fpmode_leave(mode);
@@ -216,33 +244,89 @@ static void compute_panel(lsp_pass *p, lsp_panel panel)
     p->pairs_done += done;
 }
 
+/* Where rows see a block of keys alone, packing is a good part of the work: a thread by itself takes as many tiles at a
+ * time as stay in a second-level cache until they are used. */
+static int64_t tiles_together(const lsp_attention *plan)
+{
+    enum { NEAR_TILES = 1 << 20 };
+    const lsp_tile_shape *s = &plan->shape;
+    int64_t tile = s->tile_keys * (s->k_depth + s->v_stride) * plan->kernel->packed_bytes;
+    if (plan->problem.mask.block_size <= 0 || plan->unit_tasks || plan->ctx->layout.threads > 1)
+        return INT64_MAX;
+    return lsp_max(1, NEAR_TILES / tile);
+}
+
+/* Tiles of a panel; rests in the middle where all ranks are to. */
+static lsp_status pass_tiles(lsp_pass *p, const panel_work *w)
+{
+    lsp_attention *plan = p->plan;
+    lsp_status status = LSP_OK;
+    for (bool halted = true; halted && status == LSP_OK;) {
+        compute_tiles(p, w);
+        halted = lsp_pause_halted(plan);
+        status = lsp_pause_rest(plan);
+    }
+    return status;
+}
+
+static lsp_status pass_panel(lsp_pass *p, lsp_panel panel)
+{
+    lsp_attention *plan = p->plan;
+    int64_t begin = plan->panel_tiles[panel.index], end = plan->panel_tiles[panel.index + 1];
+    if (lsp_attention_has_met(plan, begin, end)) return LSP_OK;
+    lsp_status status = LSP_OK;
+    int64_t step = lsp_min(tiles_together(plan), end - begin);
+    for (int64_t t = begin; t < end && status == LSP_OK; t += step) {
+        panel_work w = describe_panel(plan, panel, t, lsp_min(t + step, end));
+        status = pass_tiles(p, &w);
+    }
+    return status;
+}
+
 /* ---- the whole --------------------------------------------------------------------------------- */
 
 lsp_status lsp_exact_execute(lsp_attention *plan, const lsp_method_arrays *arrays, lsp_attention_stats *stats)
 {
     double begin = lsp_clock();
-    lsp_pass p = {.plan = plan,
-                  .q = arrays->q,
-                  .out = arrays->out,
-                  .lse = arrays->lse,
-                  .factor = plan->problem.desc.scale * LSP_LOG2_E};
+    lsp_pass p = {
+        .plan = plan, .q = arrays->q, .lse = arrays->lse, .factor = plan->problem.desc.scale * LSP_LOG2_E};
     lsp_panel panel;
     lsp_status status = lsp_gather_start(plan->gather, arrays->k, arrays->v);
+    lsp_gather_set_wait(plan->gather, lsp_pause_wait, plan);
     lsp_chunk_begin(&p);
     while (status == LSP_OK && lsp_gather_next(plan->gather, &panel, &status)) {
-        compute_panel(&p, panel);
-        lsp_gather_release(plan->gather);
+        status = pass_panel(&p, panel);
+        if (status == LSP_OK) lsp_gather_release(plan->gather);
     }
     if (status == LSP_OK) p.empty_rows += lsp_chunk_close_rest(&p);
     if (status == LSP_OK) status = lsp_gather_finish(plan->gather);
-    double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather);
+    const lsp_pausing *rested = &plan->pausing;
+    double total = lsp_clock() - begin, waited = lsp_gather_seconds_waited(plan->gather) - rested->waited;
     *stats = (lsp_attention_stats){.seconds_total = total,
-                                   .seconds_compute = total - waited,
+                                   .seconds_compute = total - waited - rested->seconds,
                                    .seconds_gather_exposed = waited,
                                    .bytes_received = lsp_gather_bytes_received(plan->gather),
                                    .pairs = p.pairs_done,
                                    .empty_rows = p.empty_rows};
-    return lsp_context_agree(plan->ctx, status);
+    return lsp_context_agree(plan->ctx, lsp_pause_meet(plan, plan->gather, status));
 }
 
-const lsp_method_ops lsp_method_exact = {.name = "exact", .execute = lsp_exact_execute};
+int lsp_exact_state(lsp_attention *plan, lsp_state_rows *arrays)
+{
+    lsp_dtype type = lsp_dtype_result(plan->problem.desc.compute);
+    int64_t d_v = plan->problem.desc.d_v;
+    lsp_chunk_settle(plan);
+    const lsp_state_rows all[] = {{"/met", LSP_I64, 1, plan->met},
+                                  {"/out", type, d_v, plan->out},
+                                  {"/max", type, 1, plan->max},
+                                  {"/sum", type, 1, plan->sum},
+                                  {"/recent_out", type, d_v, plan->recent.out},
+                                  {"/recent_max", type, 1, plan->recent.max},
+                                  {"/recent_sum", type, 1, plan->recent.sum}};
+    int count = plan->recent.out ? 7 : 4;
+    memcpy(arrays, all, (size_t)count * sizeof *arrays);
+    return count;
+}
+
+const lsp_method_ops lsp_method_exact = {
+    .name = "exact", .state = lsp_exact_state, .execute = lsp_exact_execute};

@@ -83,19 +83,26 @@ static lsp_status decompose(lsp_krylov *j, lsp_svd *svd)
 
 /* ---- an attempt -------------------------------------------------------------------------------- */
 
-/* Bytes of this rank at the fullest moment, when T is joined. */
-static double bytes_needed(const lsp_krylov *j)
+int64_t lsp_krylov_first_rank(const lsp_svd_options *options, int64_t most)
 {
-    const lsp_attention *plan = j->op->plan;
-    double element = (double)lsp_dtype_size(plan->problem.desc.compute), rows = (double)j->rows,
-           keys = (double)j->keys;
-    double columns = (double)j->columns, rank = (double)j->rank;
-    int64_t basis = lsp_min(j->columns * (j->options->steps + 1), lsp_min(j->n, j->m));
-    double joined =
-        (double)lsp_tall_qr_bytes(j->rows, basis, j->ctx->layout.threads) + 8 * rank * (rows + keys);
-    return (double)plan->estimate.footprint.total +
-           8 * (double)basis * (2 * rows + keys + 3 * (double)basis) +
-           columns * (8 * rows + element * (rows + keys)) + joined;
+    return options->tolerance > 0 ? lsp_min(most, FIRST_RANK) : most;
+}
+
+int64_t lsp_krylov_columns(int64_t n, int64_t m, int64_t rank, const lsp_svd_options *options)
+{
+    return lsp_min(rank + lsp_min(options->oversample, m), lsp_min(n, m));
+}
+
+/* T is joined then. */
+double lsp_krylov_bytes(int64_t n, int64_t m, int64_t own_rows, int64_t own_keys, int64_t rank,
+                        const lsp_svd_options *options, lsp_dtype compute, int threads)
+{
+    double element = (double)lsp_dtype_size(compute), rows = (double)own_rows, keys = (double)own_keys;
+    int64_t width = lsp_krylov_columns(n, m, rank, options);
+    int64_t basis = lsp_min(width * (options->steps + 1), lsp_min(n, m));
+    double joined = (double)lsp_tall_qr_bytes(own_rows, basis, threads) + 8 * (double)rank * (rows + keys);
+    return 8 * (double)basis * (2 * rows + keys + 3 * (double)basis) +
+           (double)width * (8 * rows + element * (rows + keys)) + joined;
 }
 
 /* Collective. */
@@ -104,7 +111,10 @@ static lsp_status check_memory(lsp_krylov *j)
     const double mib = 1 << 20;
     lsp_context *ctx = j->ctx;
     int64_t limit = j->op->plan->problem.desc.memory_limit;
-    double need = bytes_needed(j), share = (double)limit / ctx->layout.node_ranks;
+    double need = (double)j->op->plan->estimate.footprint.total +
+                  lsp_krylov_bytes(j->n, j->m, j->rows, j->keys, j->rank, j->options,
+                                   j->op->plan->problem.desc.compute, ctx->layout.threads);
+    double share = (double)limit / ctx->layout.node_ranks;
     lsp_status status = LSP_OK;
     if (limit > 0 && need > share)
         status = lsp_context_fail(
@@ -115,11 +125,11 @@ static lsp_status check_memory(lsp_krylov *j)
     return lsp_context_agree(ctx, status);
 }
 
-static lsp_status prepare(lsp_krylov *j)
+lsp_status lsp_krylov_prepare(lsp_krylov *j)
 {
     const lsp_attention_desc *d = &j->op->plan->problem.desc;
     size_t element = lsp_dtype_size(d->compute);
-    j->columns = lsp_min(j->rank + lsp_min(j->options->oversample, j->m), lsp_min(j->n, j->m));
+    j->columns = lsp_krylov_columns(j->n, j->m, j->rank, j->options);
     j->all = 2 * (double)(j->options->steps + 1) + 1;
     lsp_status status = check_memory(j);
     if (status != LSP_OK) return status;
@@ -131,7 +141,7 @@ static lsp_status prepare(lsp_krylov *j)
     return lsp_context_agree(j->ctx, status);
 }
 
-static void release(lsp_krylov *j)
+void lsp_krylov_release(lsp_krylov *j)
 {
     for (lsp_krylov_block *b = j->blocks; b && b < j->blocks + j->block_count; b++) {
         lsp_memory_free(b->p);
@@ -141,14 +151,20 @@ static void release(lsp_krylov *j)
     lsp_memory_free(j->q);
     lsp_memory_free(j->x);
     lsp_memory_free(j->y);
+    j->blocks = NULL;
+    j->q = j->x = j->y = NULL;
+    j->block_count = j->basis = 0;
+    j->done = 0;
+    j->stage = LSP_KRYLOV_NOTHING;
 }
 
-static lsp_status attempt(lsp_krylov j, lsp_svd *svd)
+/* Where nothing was gone on from, all is prepared here. */
+static lsp_status attempt(lsp_krylov *j, lsp_svd *svd)
 {
-    lsp_status status = prepare(&j);
-    if (status == LSP_OK) status = lsp_krylov_grow(&j);
-    if (status == LSP_OK) status = decompose(&j, svd);
-    release(&j);
+    lsp_status status = j->blocks ? LSP_OK : lsp_krylov_prepare(j);
+    if (status == LSP_OK) status = lsp_krylov_grow(j);
+    if (status == LSP_OK) status = decompose(j, svd);
+    lsp_krylov_release(j);
     return status;
 }
 
@@ -188,13 +204,22 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) status = lsp_grid_create(ctx, ctx->layout.ranks, 1, &j.grid);
     /* With a tolerance the rank is found from below: all attempts but the last cost together as much as it. */
-    j.rank = options->tolerance > 0 ? lsp_min(most, FIRST_RANK) : most;
-    for (bool again = status == LSP_OK; again; j.rank = lsp_min(most, 2 * j.rank)) {
+    j.rank = lsp_krylov_first_rank(options, most);
+    j.svd = svd;
+    if (status == LSP_OK && options->pause && options->pause->resume) status = lsp_krylov_resume(&j);
+    bool again = status == LSP_OK && j.stage != LSP_KRYLOV_FINISHED;
+    for (svd->attempts = j.attempts; again; j.rank = lsp_min(most, 2 * j.rank)) {
         forget(svd);
         j.last = j.rank == most;
-        status = attempt(j, svd);
+        j.attempts = svd->attempts;
+        status = attempt(&j, svd);
         svd->attempts++;
         again = status == LSP_OK && !svd->tolerance_met && !j.last;
+    }
+    lsp_krylov_release(&j);
+    if (status == LSP_OK && options->pause) {
+        j.stage = LSP_KRYLOV_FINISHED;
+        status = lsp_krylov_rest(&j);
     }
     lsp_grid_destroy(&j.grid);
     if (status == LSP_OK) {

@@ -180,8 +180,8 @@ static lsp_status orthonormalise(lsp_krylov *j, lsp_krylov_block *b)
     return status;
 }
 
-/* Collective. The next block, from the first `width` columns of q; its width is 0 when nothing was added. */
-static lsp_status add_block(lsp_krylov *j, int64_t width)
+/* Collective. The next block begins, from the first `width` columns of q. */
+static lsp_status begin_block(lsp_krylov *j, int64_t width)
 {
     lsp_krylov_block *b = &j->blocks[j->block_count++];
     b->width = width;
@@ -191,7 +191,16 @@ static lsp_status add_block(lsp_krylov *j, int64_t width)
         j->ctx, b->p && b->t ? LSP_OK : lsp_krylov_no_memory(j, "a block of the Krylov basis"));
     if (status == LSP_OK) status = multiply_transposed(j, width, b->p);
     if (status == LSP_OK) status = lsp_operator_norm(j->op, &j->square);
-    if (status == LSP_OK) status = orthonormalise(j, b);
+    j->stage = LSP_KRYLOV_RAW;
+    return status;
+}
+
+/* Collective. Its width is 0 when nothing was added. */
+static lsp_status end_block(lsp_krylov *j)
+{
+    lsp_krylov_block *b = &j->blocks[j->block_count - 1];
+    lsp_status status = orthonormalise(j, b);
+    j->stage = LSP_KRYLOV_BLOCK;
     if (status != LSP_OK || b->width == 0) return status;
     to_type(j, b->p, j->keys * b->width, j->x);
     j->basis += b->width;
@@ -214,13 +223,22 @@ static lsp_status next_start(lsp_krylov *j, int64_t *width)
 
 lsp_status lsp_krylov_grow(lsp_krylov *j)
 {
-    int64_t width = 0;
-    lsp_status status = start(j);
-    if (status == LSP_OK) status = add_block(j, j->columns);
-    for (int64_t s = 0; status == LSP_OK && s < j->options->steps; s++) {
-        status = next_start(j, &width);
-        if (status != LSP_OK || width <= 0) break;
-        status = add_block(j, width);
+    int64_t width = j->columns;
+    lsp_status status = LSP_OK;
+    if (j->stage == LSP_KRYLOV_NOTHING) {
+        status = start(j);
+        j->stage = LSP_KRYLOV_START;
+        if (status == LSP_OK) status = lsp_krylov_rest(j);
+    }
+    while (status == LSP_OK) {
+        if (j->stage == LSP_KRYLOV_BLOCK) {
+            if (j->block_count > j->options->steps) break;
+            status = next_start(j, &width);
+            if (status != LSP_OK || width <= 0) break;
+            j->stage = LSP_KRYLOV_START;
+        }
+        status = j->stage == LSP_KRYLOV_START ? begin_block(j, width) : end_block(j);
+        if (status == LSP_OK) status = lsp_krylov_rest(j);
     }
     return status;
 }

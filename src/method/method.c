@@ -3,7 +3,8 @@
 
 static const lsp_method_ops *const table[] = {[LSP_METHOD_EXACT] = &lsp_method_exact,
                                               [LSP_METHOD_BLOCK] = &lsp_method_block,
-                                              [LSP_METHOD_TOPK] = &lsp_method_topk};
+                                              [LSP_METHOD_TOPK] = &lsp_method_topk,
+                                              [LSP_METHOD_LOWRANK] = &lsp_method_lowrank};
 
 const lsp_method_ops *lsp_method_get(lsp_method method)
 {

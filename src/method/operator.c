@@ -31,6 +31,11 @@ static lsp_status check_desc(lsp_context *ctx, const lsp_attention_desc *desc)
             "an operator is one head's matrix: batch (%lld), heads (%lld) and kv_heads (%lld) "
             "must be 1; make one for each head",
             (long long)desc->batch, (long long)desc->heads, (long long)desc->kv_heads);
+    if (desc->method != LSP_METHOD_EXACT && desc->method != LSP_METHOD_BLOCK)
+        return lsp_context_fail(ctx, LSP_ERR_USAGE,
+                                "W as an operator is that of method exact or block, not of %s: set "
+                                "attention.method",
+                                lsp_method_name(desc->method));
     if (desc->compute != LSP_F32 && desc->compute != LSP_F64)
         return lsp_context_fail(ctx, LSP_ERR_USAGE,
                                 "W as an operator computes in f32 or f64, not in %s: set compute.dtype",
@@ -62,7 +67,7 @@ static void look_from_keys(lsp_operator *op)
 
 /* As many columns as the kernels run at full speed, unless fewer allow higher key tiles: narrower turns must have
  * the same ones. */
-static int64_t turn_columns(const lsp_attention_desc *d)
+int64_t lsp_operator_columns(const lsp_attention_desc *d)
 {
     const lsp_kernel *kernel = lsp_kernel_get(LSP_ISA_PORTABLE, d->compute);
     int64_t tile_keys = kernel->shape(d->d_k, 1).tile_keys;
@@ -74,7 +79,7 @@ static int64_t turn_columns(const lsp_attention_desc *d)
 static lsp_status make_plan(lsp_operator *op, const lsp_attention_desc *desc)
 {
     lsp_attention_desc d = *desc;
-    d.d_v = desc->d_v > 0 ? desc->d_v : turn_columns(desc);
+    d.d_v = desc->d_v > 0 ? desc->d_v : lsp_operator_columns(desc);
     d.v_type = desc->compute;
     d.head_groups = 1;
     bool masked = d.mask != LSP_MASK_NONE || d.documents;
@@ -86,10 +91,11 @@ static lsp_status make_plan(lsp_operator *op, const lsp_attention_desc *desc)
     size_t element = element_size(op);
     op->rows = lsp_memory_alloc(plan->query_rows * (d.d_k + 2), element);
     op->keys = lsp_memory_alloc(plan->key_rows * d.d_k, element);
+    op->lse = lsp_memory_alloc(plan->query_rows, element);
     op->sight = lsp_memory_alloc(plan->key_rows, sizeof *op->sight);
     op->squares = lsp_memory_zalloc(plan->key_rows, element);
     op->square_sums = lsp_memory_zalloc(plan->key_rows, sizeof *op->square_sums);
-    bool ok = op->rows && op->keys && op->sight && op->squares && op->square_sums;
+    bool ok = op->rows && op->keys && op->lse && op->sight && op->squares && op->square_sums;
     if (ok) look_from_keys(op);
     status = ok ? LSP_OK
                 : lsp_context_fail(op->ctx, LSP_ERR_LIMIT, "not enough memory for the rows of an operator");
@@ -121,6 +127,7 @@ lsp_status lsp_operator_destroy(lsp_operator **out)
     lsp_attention_destroy(&op->plan);
     lsp_memory_free(op->rows);
     lsp_memory_free(op->keys);
+    lsp_memory_free(op->lse);
     lsp_memory_free(op->sight);
     lsp_memory_free(op->squares);
     lsp_memory_free(op->square_sums);
@@ -228,7 +235,8 @@ static lsp_status plan_for(lsp_operator *op, int64_t width, lsp_attention **plan
 static lsp_status apply_turn(lsp_operator *op, lsp_attention *plan, const void *x, void *y)
 {
     lsp_attention_stats stats;
-    lsp_status status = lsp_attention_execute(plan, op->q, op->k, x, y, NULL, &stats);
+    lsp_status status =
+        lsp_attention_execute(plan, op->q, op->k, x, y, op->rows_known ? NULL : op->lse, &stats);
     if (status != LSP_OK) return status;
     if (!op->rows_known) keep_rows(op, plan);
     op->stats.empty_rows = stats.empty_rows;
@@ -387,6 +395,14 @@ lsp_status lsp_operator_norm(lsp_operator *op, double *square)
         lsp_memory_free(y);
     }
     if (status == LSP_OK) *square = op->norm_square;
+    return status;
+}
+
+lsp_status lsp_operator_lse(lsp_operator *op, void *lse)
+{
+    lsp_status status = lsp_context_agree(op->ctx, check_call(op, 1));
+    if (status == LSP_OK && !op->rows_known) status = find_rows(op);
+    if (status == LSP_OK) memcpy(lse, op->lse, (size_t)op->plan->query_rows * element_size(op));
     return status;
 }
 

@@ -36,6 +36,7 @@ struct lsp_operator {
     const void *q, *k;   /* the caller's */
     void *rows;          /* [query rows][d_k + 2] scaled query, base, weight (lsp_row_tile) */
     void *keys;          /* [key rows][d_k] */
+    void *lse;           /* [query rows] once rows_known */
     lsp_sight *sight;    /* [key rows] the rows that see it */
     void *squares;       /* [key rows] since the last stage */
     double *square_sums; /* [key rows] */
@@ -43,6 +44,9 @@ struct lsp_operator {
     double norm_square;
     lsp_operator_stats stats;
 };
+
+/* Local. Columns of a turn that an operator chooses (d_v = 0). */
+int64_t lsp_operator_columns(const lsp_attention_desc *desc);
 
 /* Collective. Buffers and gather for a number of columns. */
 lsp_status lsp_mirror_create(lsp_operator *op, int64_t columns, lsp_mirror **out);

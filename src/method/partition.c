@@ -27,7 +27,7 @@ static lsp_status choose_groups(lsp_partition *d, lsp_error *error)
                              d->ranks);
     d->groups = asked > 0 ? asked : 1;
     int64_t rows = desc->row_end - desc->row_begin;
-    for (int g = 1; asked == 0 && g <= d->ranks; g++) {
+    for (int g = 1; asked == 0 && !d->problem->whole_heads && g <= d->ranks; g++) {
         if (d->ranks % g != 0 || d->problem->units % g != 0) continue;
         d->groups = g;
         if (rows / (d->ranks / g) >= ROWS_WORTH_A_RANK) break;
@@ -56,8 +56,20 @@ int64_t lsp_partition_matrices(const lsp_partition *d, int group)
 
 /* ---- rows -------------------------------------------------------------------------------------- */
 
+/* As an operator settles it, and so that each head's operator cuts its rows alike: where batches differ in their pairs,
+ * work is not balanced. */
+static lsp_partition_kind settle_whole_heads(const lsp_problem *p)
+{
+    bool masked = p->desc.mask != LSP_MASK_NONE || p->documents;
+    bool balanced =
+        p->desc.partition == LSP_PARTITION_AUTO ? masked : p->desc.partition != LSP_PARTITION_CONTIGUOUS;
+    bool alike = !p->key_lengths || p->desc.batch == 1;
+    return balanced && alike ? LSP_PARTITION_BALANCED : LSP_PARTITION_CONTIGUOUS;
+}
+
 static lsp_partition_kind settle_partition(const lsp_problem *p, int group_ranks)
 {
+    if (p->whole_heads) return settle_whole_heads(p);
     if (p->desc.partition != LSP_PARTITION_AUTO) return p->desc.partition;
     if (group_ranks == 1 || p->mask.block_size > 0) return LSP_PARTITION_CONTIGUOUS;
     if (p->documents || p->desc.mask == LSP_MASK_WINDOW) return LSP_PARTITION_BALANCED;
@@ -66,7 +78,9 @@ static lsp_partition_kind settle_partition(const lsp_problem *p, int group_ranks
 
 static double row_work(const lsp_problem *p, int64_t begin, int64_t end)
 {
-    return lsp_problem_pairs(p, begin, end) + (double)ROW_OVERHEAD * (double)(end - begin);
+    double pairs =
+        p->whole_heads ? lsp_mask_pairs(&p->mask, 0, begin, end) : lsp_problem_pairs(p, begin, end);
+    return pairs + (double)ROW_OVERHEAD * (double)(end - begin);
 }
 
 /* The row in [begin, end] where the work since begin comes closest to `work` from below. */
@@ -104,7 +118,17 @@ static int64_t contiguous_cut(const lsp_partition *d, int r)
             return lsp_min(desc->row_end, lsp_max(desc->row_begin, cut * block));
         }
     }
-    return desc->row_begin + rows / ranks * r + rows % ranks * r / ranks;
+    int64_t grain = d->problem->row_grain, grains = lsp_ceil_div(rows, grain);
+    return desc->row_begin + lsp_min(rows, (grains / ranks * r + grains % ranks * r / ranks) * grain);
+}
+
+/* The row from which work is cut, moved to the nearest place where rows may be cut. */
+static int64_t grain_cut(const lsp_partition *d, int64_t row)
+{
+    const lsp_attention_desc *desc = &d->problem->desc;
+    int64_t grain = d->problem->row_grain, inside = row - desc->row_begin;
+    if (row == desc->row_end) return row;
+    return lsp_min(desc->row_end, desc->row_begin + (inside + grain / 2) / grain * grain);
 }
 
 static void cut_contiguous(lsp_partition *d, bool by_work)
@@ -116,6 +140,7 @@ static void cut_contiguous(lsp_partition *d, bool by_work)
         int64_t end = contiguous_cut(d, r + 1);
         if (by_work && r + 1 < d->group_ranks) {
             end = cut_by_work(d->problem, at, desc->row_end, left / (d->group_ranks - r));
+            end = lsp_max(at, grain_cut(d, end));
             left -= row_work(d->problem, at, end);
         }
         d->ranges[r] = (lsp_range){at, end};
@@ -132,13 +157,14 @@ static void cut_cyclic(lsp_partition *d)
     const lsp_attention_desc *desc = &d->problem->desc;
     int64_t rows = desc->row_end - desc->row_begin, period = 2 * (int64_t)d->group_ranks, filled = 0;
     int64_t turns = lsp_max(1, lsp_min(CYCLIC_TURNS, rows / (period * ROW_QUANTUM)));
-    int64_t blocks = lsp_min(rows, period * turns);
+    int64_t grain = d->problem->row_grain, grains = lsp_ceil_div(rows, grain);
+    int64_t blocks = lsp_min(grains, period * turns);
     for (int r = 0; r < d->group_ranks; r++) {
         d->range_first[r] = filled;
         d->rows[r] = 0;
         for (int64_t b = r; b < blocks; b += b % period == r ? period - 1 - 2 * r : 2 * r + 1) {
-            int64_t begin = desc->row_begin + rows * b / blocks;
-            int64_t end = desc->row_begin + rows * (b + 1) / blocks;
+            int64_t begin = desc->row_begin + lsp_min(rows, grains * b / blocks * grain);
+            int64_t end = desc->row_begin + lsp_min(rows, grains * (b + 1) / blocks * grain);
             bool joins = filled > d->range_first[r] && d->ranges[filled - 1].end == begin;
             if (joins)
                 d->ranges[filled - 1].end = end;
@@ -167,51 +193,6 @@ static lsp_status cut_rows(lsp_partition *d, lsp_error *error)
 }
 
 /* ---- keys -------------------------------------------------------------------------------------- */
-
-/* Where the keys of rank r begin when they lie with its rows; -1 when its rows begin inside a block. */
-static int64_t key_cut(const lsp_partition *d, int r)
-{
-    const lsp_attention_desc *desc = &d->problem->desc;
-    int64_t row = r < d->group_ranks ? d->ranges[r].begin : desc->row_end;
-    if (r == d->group_ranks || row == desc->row_end) return r == 0 ? desc->key_begin : desc->key_end;
-    if (row == desc->row_begin) return desc->key_begin;
-    if (row % d->problem->mask.block_size != 0) return -1;
-    return lsp_max(desc->key_begin, lsp_min(desc->key_end, lsp_mask_block_key(&d->problem->mask, row)));
-}
-
-/* Lays keys with the rows, where that leaves no rank with more than twice its share. */
-static lsp_status settle_keys(lsp_partition *d, lsp_error *error)
-{
-    const lsp_attention_desc *desc = &d->problem->desc;
-    int64_t ranks = d->group_ranks, most = 2 * lsp_ceil_div(d->unit_keys, ranks) + d->tile_keys;
-    if (d->problem->mask.block_size <= 0 || ranks == 1 || d->kind == LSP_PARTITION_CYCLIC ||
-        d->problem->units % d->groups != 0)
-        return LSP_OK;
-    int64_t *cuts = lsp_memory_zalloc(ranks + 1, sizeof *cuts),
-            *tiles = lsp_memory_zalloc(ranks + 1, sizeof *tiles);
-    if (!cuts || !tiles) {
-        lsp_memory_free(cuts);
-        lsp_memory_free(tiles);
-        return lsp_error_set(error, LSP_ERR_LIMIT, "not enough memory for the partition of keys");
-    }
-    bool fits = true;
-    cuts[0] = desc->key_begin;
-    for (int r = 0; fits && r < d->group_ranks; r++) {
-        cuts[r + 1] = key_cut(d, r + 1);
-        int64_t keys = cuts[r + 1] - cuts[r];
-        fits = cuts[r + 1] >= 0 && keys <= most;
-        tiles[r + 1] = tiles[r];
-        if (keys > 0) tiles[r + 1] += lsp_ceil_div(cuts[r + 1], d->tile_keys) - cuts[r] / d->tile_keys;
-    }
-    if (fits) {
-        d->key_cuts = cuts;
-        d->tiles_before = tiles;
-        return LSP_OK;
-    }
-    lsp_memory_free(cuts);
-    lsp_memory_free(tiles);
-    return LSP_OK;
-}
 
 static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
 {
@@ -400,7 +381,7 @@ lsp_status lsp_partition_make(const lsp_problem *problem, const lsp_tile_shape *
     lsp_status status = choose_groups(d, error);
     if (status == LSP_OK) status = cut_rows(d, error);
     if (status == LSP_OK) cut_keys(d, shape);
-    if (status == LSP_OK) status = settle_keys(d, error);
+    if (status == LSP_OK) status = lsp_partition_cut_keys(d, error);
     if (status != LSP_OK) lsp_partition_free(d);
     return status;
 }

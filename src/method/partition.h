@@ -6,7 +6,7 @@
  * tiles: the tiles of all its units, one unit after the other. Where rows of different ranks have no key in
  * common (method block, rows cut between blocks), keys lie with the rows instead: each rank owns what its rows
  * see, the sequence goes rank by rank, in each unit by unit, and a tile cut by a rank's end stands in it twice,
- * each time with the keys of one side.
+ * each time with the keys of one side. Methods of whole heads lay keys so too, in equal shares of every unit's tiles.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_METHOD_PARTITION_H
 #define LSP_METHOD_PARTITION_H
@@ -37,7 +37,7 @@ typedef struct lsp_partition {
     int64_t first_tile, unit_tiles; /* tiles of every unit: first_tile .. first_tile + unit_tiles */
     int64_t unit_keys;              /* key_end - key_begin */
     int64_t panel_tiles;
-    /* Keys that lie with the rows: rank r owns keys [key_cuts[r], key_cuts[r + 1]) of every unit, and
+    /* Keys that lie with the rows, or of whole heads: rank r owns keys [key_cuts[r], key_cuts[r + 1]) of every unit, and
      * tiles_before[r] tiles of a unit come before its own; both [group_ranks + 1]. NULL: unit by unit. */
     int64_t *key_cuts, *tiles_before;
 } lsp_partition;
@@ -46,6 +46,9 @@ typedef struct lsp_partition {
 lsp_status lsp_partition_make(const lsp_problem *problem, const lsp_tile_shape *shape, int ranks,
                               lsp_partition *partition, lsp_error *error);
 void lsp_partition_free(lsp_partition *partition);
+
+/* Local. Inside of lsp_partition_make: key_cuts and tiles_before, where each rank owns keys of all units. */
+lsp_status lsp_partition_cut_keys(lsp_partition *partition, lsp_error *error);
 
 /* Local. Units [*begin, *end) of a group. */
 void lsp_partition_units(const lsp_partition *d, int group, int64_t *begin, int64_t *end);

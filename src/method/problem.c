@@ -196,6 +196,9 @@ lsp_status lsp_problem_make(const lsp_attention_desc *desc, lsp_problem *problem
     d->key_lengths = p.key_lengths;
     d->alibi_slopes = p.slopes;
     p.units = d->batch * d->kv_heads;
+    p.whole_heads = lsp_method_get(d->method)->whole_heads;
+    p.ops = lsp_method_get(d->method);
+    p.row_grain = 1;
     p.mask = (lsp_mask){.kind = d->mask,
                         .align = d->align,
                         .window_left = d->window_left,
@@ -238,13 +241,16 @@ static uint64_t mix(uint64_t hash, const void *data, size_t bytes)
 uint64_t lsp_problem_hash(const lsp_problem *p)
 {
     const lsp_attention_desc *d = &p->desc;
-    const int64_t whole[] = {
-        d->batch,        d->heads,          d->kv_heads,   d->n,         d->m,          d->d_k,
-        d->d_v,          d->row_begin,      d->row_end,    d->key_begin, d->key_end,    d->q_type,
-        d->k_type,       d->v_type,         d->compute,    d->mask,      d->align,      d->window_left,
-        d->window_right, d->document_count, d->isa,        d->gather,    d->partition,  d->panel_rows,
-        d->head_groups,  d->method,         d->block_size, d->topk,      d->renormalize};
-    const double real[] = {d->scale, d->softcap};
+    const int64_t whole[] = {d->batch,       d->heads,         d->kv_heads,     d->n,
+                             d->m,           d->d_k,           d->d_v,          d->row_begin,
+                             d->row_end,     d->key_begin,     d->key_end,      d->q_type,
+                             d->k_type,      d->v_type,        d->compute,      d->mask,
+                             d->align,       d->window_left,   d->window_right, d->document_count,
+                             d->isa,         d->gather,        d->partition,    d->panel_rows,
+                             d->head_groups, d->method,        d->block_size,   d->topk,
+                             d->renormalize, d->rank,          d->svd,          d->oversample,
+                             d->steps,       (int64_t)d->seed, d->allow_leak,   d->keep_values};
+    const double real[] = {d->scale, d->softcap, d->tolerance};
     uint64_t hash = mix(0xcbf29ce484222325u, whole, sizeof whole);
     hash = mix(hash, real, sizeof real);
     hash = mix(hash, p->kv_head_of, (size_t)d->heads * sizeof(int64_t));

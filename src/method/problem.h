@@ -6,14 +6,26 @@
 #include "base/error.h"
 #include "kernel/mask.h"
 
+/* What a plan is for when it is not for attention's output. */
+struct lsp_method_ops;
+typedef struct lsp_plan_kind {
+    const struct lsp_method_ops *ops;
+    const void *options; /* for these; borrowed as long as the plan lives */
+    int64_t row_grain;
+} lsp_plan_kind;
+
 typedef struct lsp_problem {
     lsp_attention_desc desc; /* row_end, key_end, scale set; pointers are those below */
     lsp_mask mask;
-    int64_t units; /* batch * kv_heads: the matrices of K and V */
+    int64_t units;    /* batch * kv_heads: the matrices of K and V */
+    bool whole_heads; /* see method/method.h */
     /* Query heads of K/V head h: query_heads[query_first[h] .. query_first[h + 1]). */
     int64_t *query_heads, *query_first;
     int64_t *kv_head_of, *documents, *documents_k, *key_lengths;
     double *slopes;
+    const struct lsp_method_ops *ops; /* of desc.method, unless the plan is one of another kind */
+    const void *options;              /* for these; borrowed */
+    int64_t row_grain; /* ranks and chunks are cut at multiples of so many rows of the part; 1: anywhere */
 } lsp_problem;
 
 /* Local. Checks and copies a description. On failure *problem holds nothing. */

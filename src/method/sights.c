@@ -29,6 +29,28 @@ bool lsp_attention_may_see(const lsp_attention *plan, int64_t batch, int64_t beg
            lsp_mask_sight(&plan->problem.mask, batch, last).end > low;
 }
 
+bool lsp_attention_has_met(const lsp_attention *plan, int64_t begin, int64_t end)
+{
+    int64_t unit_begin = lsp_partition_tile(&plan->partition, begin).unit;
+    int64_t unit_end = lsp_partition_tile(&plan->partition, end - 1).unit + 1;
+    for (int64_t unit = unit_begin; unit < unit_end; unit++) {
+        int64_t first = begin, last = end;
+        lsp_partition_clip(&plan->partition, unit, &first, &last);
+        int64_t key_end = lsp_partition_tile(&plan->partition, last - 1).end;
+        for (int64_t i = plan->unit_matrix[unit]; i < plan->unit_matrix[unit + 1]; i++)
+            for (int64_t row = plan->matrices[i].first; row < plan->matrices[i].first + plan->rows; row++)
+                if (plan->met[row] < key_end) return false;
+    }
+    return true;
+}
+
+int64_t lsp_attention_alike(const lsp_attention *plan, int64_t row, int64_t end)
+{
+    int64_t after = row + 1;
+    while (after < end && plan->met[after] == plan->met[row]) after++;
+    return after - row;
+}
+
 lsp_score_rule lsp_attention_rule(const lsp_attention_desc *d, int64_t head)
 {
     double slope = d->alibi_slopes ? d->alibi_slopes[head] : 0;

@@ -15,6 +15,12 @@ double lsp_attention_look(const lsp_attention *plan, int64_t batch, int64_t begi
 bool lsp_attention_may_see(const lsp_attention *plan, int64_t batch, int64_t begin, int64_t rows, int64_t low,
                            int64_t high);
 
+/* Local. Whether all rows have met all keys of tiles [begin, end) of the group, as far as they use them. */
+bool lsp_attention_has_met(const lsp_attention *plan, int64_t begin, int64_t end);
+
+/* Local. Rows of the rank's from `row` on, before `end`, that have met the same keys. */
+int64_t lsp_attention_alike(const lsp_attention *plan, int64_t row, int64_t end);
+
 /* Local. Rule of the scores of a query head. */
 lsp_score_rule lsp_attention_rule(const lsp_attention_desc *desc, int64_t head);
 

@@ -18,6 +18,9 @@ lsp_svd_certificate lsp_svd_certify(double square, const double *sigma, int64_t 
 int64_t lsp_svd_choose(const lsp_svd_options *options, double square, const double *sigma, int64_t count,
                        bool *met);
 
+/* Local. Rows that the full decomposition forms and deals at a time, when a rank has up to `rows` of length m. */
+int64_t lsp_svd_full_stripe(int64_t rows, int64_t m);
+
 /* Collective. Signs: the entry of largest magnitude of each column of V is positive. */
 lsp_status lsp_svd_fix_signs(lsp_context *ctx, lsp_svd *svd);
 

@@ -136,13 +136,18 @@ static int64_t other_bytes(const job *j)
     return forming * (int64_t)sizeof(double) + j->op->plan->estimate.footprint.total;
 }
 
+int64_t lsp_svd_full_stripe(int64_t rows, int64_t m)
+{
+    return lsp_max(1, lsp_min(rows, STRIPE_VALUES / m));
+}
+
 /* Collective. */
 static lsp_status make_matrix(job *j)
 {
     j->rows_most = j->rows;
     lsp_status status = lsp_context_max_i64(j->ctx, &j->rows_most, 1);
     if (status != LSP_OK) return status;
-    j->stripe = lsp_max(1, lsp_min(j->rows_most, STRIPE_VALUES / j->m));
+    j->stripe = lsp_svd_full_stripe(j->rows_most, j->m);
     status = lsp_full_svd_create(j->ctx, j->n, j->m, true, other_bytes(j), j->desc->memory_limit, &j->full);
     if (status != LSP_OK) return status;
     j->k = lsp_memory_alloc(j->m * j->desc->d_k, sizeof *j->k);

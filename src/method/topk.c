@@ -16,6 +16,9 @@
 #include <math.h>
 #include <string.h>
 
+/* Of the work: the first pass. */
+#define KEYS_SHARE 0.95
+
 /* One execution. */
 typedef struct pass {
     lsp_attention *plan;
@@ -52,8 +55,8 @@ static int64_t row_bytes(const lsp_problem *problem, const lsp_kernel *kernel)
 {
     const lsp_attention_desc *d = &problem->desc;
     int64_t element = (int64_t)element_size(d), entry = element + (int64_t)sizeof(int32_t);
-    return kernel->candidate_stride(lsp_topk_most(d)) * entry + entry + 4 * element +
-           (d->d_v + 1) * (int64_t)sizeof(double);
+    return kernel->candidate_stride(lsp_topk_most(d)) * entry + entry + (int64_t)sizeof(int32_t) +
+           4 * element + (d->d_v + 1) * (int64_t)sizeof(double);
 }
 
 static bool allocate(lsp_attention *plan, lsp_topk *t)
@@ -74,10 +77,12 @@ static bool allocate(lsp_attention *plan, lsp_topk *t)
     plan->max = lsp_memory_alloc(rows, element);
     plan->sum = lsp_memory_alloc(rows, element);
     t->sums = lsp_memory_alloc(rows * d->d_v, sizeof *t->sums);
+    t->added = lsp_memory_alloc(rows, sizeof *t->added);
     t->dropped = lsp_memory_alloc(rows, sizeof *t->dropped);
     t->lengths = lsp_memory_alloc(plan->problem.units, sizeof *t->lengths);
     return t->candidates.scores && t->candidates.keys && t->candidates.counts && t->candidates.least &&
-           t->recent.max && t->recent.sum && plan->max && plan->sum && t->sums && t->dropped && t->lengths;
+           t->recent.max && t->recent.sum && plan->max && plan->sum && t->sums && t->added && t->dropped &&
+           t->lengths;
 }
 
 static lsp_status prepare(lsp_attention *plan)
@@ -107,6 +112,7 @@ static void release(lsp_attention *plan)
                            t->recent.max,
                            t->recent.sum,
                            t->sums,
+                           t->added,
                            t->dropped,
                            t->lengths};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
@@ -127,7 +133,8 @@ static void *at(const lsp_attention *plan, const void *values, int64_t index)
     return (char *)(uintptr_t)values + (size_t)index * element_size(&plan->problem.desc);
 }
 
-static void reset(const pass *p)
+/* Rows as they are at first, or those of a loaded first pass. */
+static void reset(const pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     lsp_topk *t = p->topk;
@@ -136,13 +143,15 @@ static void reset(const pass *p)
 #pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
     for (int64_t c = 0; c < chunks; c++) {
         int64_t begin = c * plan->chunk_rows, end = lsp_min(begin + plan->chunk_rows, plan->query_rows);
+        memset(t->sums + begin * d_v, 0, (size_t)((end - begin) * d_v) * sizeof(double));
+        if (loaded) continue;
         fill(type, plan->max, begin, end, -INFINITY);
         fill(type, plan->sum, begin, end, 0);
         fill(type, t->recent.max, begin, end, -INFINITY);
         fill(type, t->recent.sum, begin, end, 0);
         fill(type, t->candidates.least, begin, end, -INFINITY);
         memset(t->candidates.counts + begin, 0, (size_t)(end - begin) * sizeof(int32_t));
-        memset(t->sums + begin * d_v, 0, (size_t)((end - begin) * d_v) * sizeof(double));
+        memset(plan->met + begin, 0, (size_t)(end - begin) * sizeof *plan->met);
     }
 }
 
@@ -175,28 +184,56 @@ static void pack(void *user, const lsp_walk_panel *panel, int64_t tile)
     lsp_walk_pack_k(((const pass *)user)->plan, panel, tile);
 }
 
-/* Folds as the exact method does, so that lse has the same bits. */
+/* Rows of a chunk that meet some tiles before the next ones do, and those tiles: candidates and keys stay in a second-level
+ * cache meanwhile. */
+enum { NEAR_CANDIDATES = 1280 << 10, NEAR_KEYS = 1 << 20, NEAR_ROWS_LEAST = 48 };
+
+static int64_t near_rows(const lsp_attention *plan, const lsp_candidates *c)
+{
+    int64_t entry = (int64_t)(element_size(&plan->problem.desc) + sizeof(int32_t));
+    int64_t rows = NEAR_CANDIDATES / entry / c->stride / NEAR_ROWS_LEAST * NEAR_ROWS_LEAST;
+    return lsp_max(rows, NEAR_ROWS_LEAST);
+}
+
+static int64_t near_tiles(const lsp_attention *plan)
+{
+    int64_t tile = plan->shape.tile_keys * plan->shape.k_depth * plan->kernel->packed_bytes;
+    return lsp_max(1, NEAR_KEYS / tile);
+}
+
+/* Rows [begin, begin + rows) of a chunk meet tiles [tile, tile_end). Folds as the exact method does, so that lse has
+ * the same bits. */
+static void choose_near(const pass *p, const lsp_walk_chunk *chunk, int64_t begin, int64_t rows, int64_t tile,
+                        int64_t tile_end)
+{
+    const lsp_attention *plan = p->plan;
+    const lsp_thread_room *room = chunk->room;
+    int64_t row = chunk->row + begin, fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
+    bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
+    lsp_row_state total = totals_at(p, row), recent = recent_at(p, row), now = folds ? recent : total;
+    const char *q = room->q;
+    q += (size_t)(begin * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
+    lsp_query_rows state = {rows, q, room->norm + begin, room->sight + begin, NULL, now.max, now.sum};
+    lsp_candidates candidates = candidates_at(p, row);
+    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
+    for (; tile < tile_end; tile++) {
+        lsp_tile_place place;
+        if (!lsp_walk_sees(chunk, plan, tile, &place)) continue;
+        if (folds && place.first % fold_keys == 0) plan->kernel->fold(0, rows, &recent, &total);
+        lsp_key_tile keys = lsp_walk_tile(chunk, plan, tile, place.first, false);
+        plan->kernel->select(&plan->shape, &rule, &keys, &state, &candidates, room->scratch);
+        if (chunk->main_thread) lsp_gather_progress(plan->gather);
+    }
+}
+
 static void choose(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
-    const lsp_attention *plan = p->plan;
-    int64_t rows = chunk->rows, fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
-    bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
-    lsp_walk_pack_queries(chunk, plan, p->arrays->q);
-    lsp_row_state total = totals_at(p, chunk->row), recent = recent_at(p, chunk->row);
-    lsp_row_state now = folds ? recent : total;
-    lsp_query_rows state = {rows,    chunk->room->q, chunk->room->norm, chunk->room->sight, NULL,
-                            now.max, now.sum};
-    lsp_candidates candidates = candidates_at(p, chunk->row);
-    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
-    for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t++) {
-        lsp_tile_place place;
-        if (!lsp_walk_sees(chunk, plan, t, &place)) continue;
-        if (folds && place.first % fold_keys == 0) plan->kernel->fold(0, rows, &recent, &total);
-        lsp_key_tile tile = lsp_walk_tile(chunk, plan, t, place.first, false);
-        plan->kernel->select(&plan->shape, &rule, &tile, &state, &candidates, chunk->room->scratch);
-        if (chunk->main_thread) lsp_gather_progress(plan->gather);
-    }
+    int64_t rows = near_rows(p->plan, &p->topk->candidates), tiles = near_tiles(p->plan);
+    lsp_walk_pack_queries(chunk, p->plan, p->arrays->q);
+    for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t += tiles)
+        for (int64_t r = 0; r < chunk->rows; r += rows)
+            choose_near(p, chunk, r, lsp_min(rows, chunk->rows - r), t, lsp_min(t + tiles, chunk->tile_end));
 }
 
 /* ---- the choice -------------------------------------------------------------------------------- */
@@ -254,7 +291,8 @@ static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin,
     }
 }
 
-static int64_t settle_all(const pass *p)
+/* Of all rows; `loaded`: they are chosen already, and only what is not saved is missing. */
+static int64_t settle_all(const pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     int64_t chunks = lsp_ceil_div(plan->rows, plan->chunk_rows), tasks = plan->matrix_count * chunks,
@@ -266,7 +304,8 @@ static int64_t settle_all(const pass *p)
                 rows = lsp_min(plan->chunk_rows, plan->rows - begin);
         int64_t first = matrix->first + begin;
         uint64_t mode = lsp_fpmode_enter();
-        settle(p, matrix, begin, rows);
+        if (!loaded) settle(p, matrix, begin, rows);
+        memset(p->topk->added + first, 0, (size_t)rows * sizeof *p->topk->added);
         lsp_row_state total = totals_at(p, first);
         empty += plan->kernel->finish(0, rows, total.max, total.max, total.sum,
                                       p->arrays->lse ? at(plan, p->arrays->lse, first) : NULL);
@@ -277,40 +316,51 @@ static int64_t settle_all(const pass *p)
 
 /* ---- second pass ------------------------------------------------------------------------------- */
 
-/* The first of `count` ascending keys that is not below `key`. */
-static int64_t find_key(const int32_t *keys, int64_t count, int64_t key)
+/* The first of ascending keys [begin, end) that is not below `key`: it is not far from `begin`, and entries beyond
+ * it are not wanted in a cache yet. */
+static int64_t find_key(const int32_t *keys, int64_t begin, int64_t end, int64_t key)
 {
-    int64_t low = 0, high = count;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (keys[middle] < key)
-            low = middle + 1;
-        else
-            high = middle;
+    int64_t step = 32;
+    for (; begin + step < end && keys[begin + step] < key; step *= 2) begin += step + 1;
+    for (int64_t count = lsp_min(step, end - begin); count > 0;) {
+        int64_t half = count / 2;
+        bool below = keys[begin + half] < key;
+        begin = below ? begin + half + 1 : begin;
+        count = below ? count - half - 1 : half;
     }
-    return low;
+    return begin;
 }
 
+/* Rows of V that a chunk's rows meet before the next ones: as many as stay in a second-level cache. */
+static int64_t near_values(const lsp_attention_desc *d)
+{
+    enum { NEAR_VALUES = 1 << 20 };
+    return lsp_max(1, NEAR_VALUES / (d->d_v * (int64_t)lsp_dtype_size(d->v_type)));
+}
+
+/* Keys come in ascending order: a row goes on near where it was left. */
 static void add_values(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
     const lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_panel *panel = &chunk->panel->panel;
+    const lsp_candidates *c = &p->topk->candidates;
     int64_t skipped =
         lsp_partition_tile_row(&plan->partition, chunk->tile_begin) - plan->panels[panel->index].first;
     const char *v = (const char *)panel->v + (size_t)(skipped * d->d_v) * lsp_dtype_size(d->v_type);
-    const lsp_candidates *c = &p->topk->candidates;
-    for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
-        const int32_t *keys = c->keys + row * c->stride;
-        int64_t begin = find_key(keys, c->counts[row], chunk->low),
-                end = find_key(keys, c->counts[row], chunk->high);
-        if (begin < end)
+    for (int64_t key = chunk->low, step = near_values(d); key < chunk->high; key += step)
+        for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
+            const int32_t *keys = c->keys + row * c->stride;
+            int64_t begin = find_key(keys, p->topk->added[row], c->counts[row], key),
+                    end = find_key(keys, begin, c->counts[row], lsp_min(key + step, chunk->high));
+            if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
+            if (begin == end) continue;
             p->doubles->sum_values(d->d_v, v, d->v_type, chunk->low, end - begin, keys + begin,
                                    at(plan, c->scores, row * c->stride + begin), lsp_dtype_result(d->compute),
                                    p->topk->sums + row * d->d_v);
-        if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
-    }
+            p->topk->added[row] = (int32_t)end;
+        }
 }
 
 static void store_out(const pass *p)
@@ -339,18 +389,28 @@ static lsp_status execute(lsp_attention *plan, const lsp_method_arrays *arrays, 
                      .user = &p,
                      .pack = pack,
                      .compute = choose,
-                     .progress_end = 0.95};
+                     .progress_end = KEYS_SHARE};
     lsp_walk values = {.plan = plan,
                        .gather = t->values,
                        .user = &p,
                        .compute = add_values,
-                       .progress_begin = 0.95,
+                       .progress_begin = KEYS_SHARE,
                        .progress_end = 1};
     int64_t empty_rows = 0;
-    reset(&p);
-    /* A gather of one operand takes no rows of the other, but wants an address. */
-    lsp_status status = lsp_walk_run(&keys, arrays->k, arrays->k);
-    if (status == LSP_OK) empty_rows = settle_all(&p);
+    bool loaded = plan->loaded, chosen = loaded && plan->phase == LSP_TOPK_VALUES;
+    lsp_status status = LSP_OK;
+    plan->loaded = false;
+    keys.met_pairs = loaded && !chosen ? plan->met_pairs : 0;
+    values.met_pairs = chosen ? plan->met_pairs : 0;
+    if (!chosen) {
+        plan->phase = LSP_TOPK_KEYS;
+        reset(&p, loaded);
+        /* A gather of one operand takes no rows of the other, but wants an address. */
+        status = lsp_walk_run(&keys, arrays->k, arrays->k);
+    }
+    if (status == LSP_OK) empty_rows = settle_all(&p, chosen);
+    if (status == LSP_OK && !chosen) memset(plan->met, 0, (size_t)plan->query_rows * sizeof *plan->met);
+    plan->phase = LSP_TOPK_VALUES;
     status = lsp_context_agree(plan->ctx, status);
     if (status == LSP_OK) status = lsp_walk_run(&values, arrays->v, arrays->v);
     if (status == LSP_OK) store_out(&p);
@@ -375,4 +435,6 @@ const lsp_method_ops lsp_method_topk = {.name = "topk",
                                         .prepare = prepare,
                                         .release = release,
                                         .row_bytes = row_bytes,
+                                        .first_phase = KEYS_SHARE,
+                                        .state = lsp_topk_state,
                                         .execute = execute};

@@ -3,8 +3,12 @@
 #define LSP_METHOD_TOPK_H
 
 #include "method/attention.h"
+#include "method/method.h"
 
 #include <longspan/topk.h>
+
+/* lsp_attention.phase */
+enum { LSP_TOPK_KEYS = 0, LSP_TOPK_VALUES = 1 };
 
 /* State of one plan; rows are those of this rank. */
 typedef struct lsp_topk {
@@ -12,6 +16,7 @@ typedef struct lsp_topk {
     lsp_gather *values;   /* V alone */
     lsp_row_state recent; /* maxima and sums since the last fold; no output */
     double *sums;         /* [rows][d_v] output */
+    int32_t *added;       /* [rows] entries that are in sums, or fewer: where to look for the next ones */
     double *dropped;      /* [rows] dropped mass; NaN where the row's sum is not a number */
     double *lengths;      /* [units of all batches and heads] longest row of V that is seen */
     lsp_topk_certificate certificate;
@@ -23,5 +28,8 @@ int64_t lsp_topk_most(const lsp_attention_desc *desc);
 
 /* Collective. Fills lengths from this rank's V, and the certificate from dropped and the counts. */
 lsp_status lsp_topk_certify(lsp_attention *plan, lsp_topk *topk, const void *v);
+
+/* Local. What a saved state holds in the plan's phase. */
+int lsp_topk_state(lsp_attention *plan, lsp_state_rows *arrays);
 
 #endif

@@ -3,6 +3,7 @@
 #include "method/partition.h"
 
 #include "base/checked.h"
+#include "method/method.h"
 
 int64_t lsp_partition_unit_heads(const lsp_partition *d)
 {
@@ -25,7 +26,7 @@ int64_t lsp_partition_unit_chunk(const lsp_partition *d, int r)
 
 bool lsp_partition_unit_tasks(const lsp_partition *d, int r, int threads)
 {
-    if (d->problem->desc.method == LSP_METHOD_TOPK) return false; /* looks at keys, then at values */
+    if (d->problem->ops->keys_alone) return false; /* looks at keys, then at values, or at keys again */
     if (lsp_partition_few_rows(d, r)) return true;
     if (lsp_partition_unit_heads(d) > LSP_UNIT_HEADS) return false;
     int64_t chunk = lsp_partition_unit_chunk(d, r);

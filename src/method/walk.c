@@ -97,6 +97,26 @@ bool lsp_walk_sees(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64
     return sight[0].begin < place->end && sight[chunk->rows - 1].end > place->begin;
 }
 
+/* Rows of a chunk that have met the same keys, from those on. Returns the pairs met. */
+static double run_rows(const lsp_walk *walk, lsp_walk_chunk chunk, int64_t begin)
+{
+    const lsp_attention *plan = walk->plan;
+    const lsp_partition *partition = &plan->partition;
+    int64_t batch = chunk.matrix->batch;
+    while (chunk.tile_begin < chunk.tile_end &&
+           lsp_partition_tile(partition, chunk.tile_begin).first < plan->met[chunk.row])
+        chunk.tile_begin++;
+    if (chunk.tile_begin == chunk.tile_end) return 0;
+    chunk.low = lsp_partition_tile(partition, chunk.tile_begin).begin;
+    chunk.high = lsp_partition_tile(partition, chunk.tile_end - 1).end;
+    if (!lsp_attention_may_see(plan, batch, begin, chunk.rows, chunk.low, chunk.high)) return 0;
+    double pairs =
+        lsp_attention_look(plan, batch, begin, chunk.rows, chunk.low, chunk.high, chunk.room->sight);
+    walk->compute(walk->user, &chunk);
+    for (int64_t r = chunk.row; r < chunk.row + chunk.rows; r++) plan->met[r] = chunk.high;
+    return pairs;
+}
+
 /* Returns the pairs met. */
 static double run_task(const lsp_walk *walk, const task_list *tasks, int64_t task, lsp_thread_room *room,
                        bool main_thread)
@@ -104,47 +124,48 @@ static double run_task(const lsp_walk *walk, const task_list *tasks, int64_t tas
     const lsp_attention *plan = walk->plan;
     const lsp_query_matrix *matrix = &plan->matrices[tasks->matrix_begin + task / tasks->chunks];
     int64_t begin = task % tasks->chunks * plan->chunk_rows;
+    int64_t end = lsp_min(begin + plan->chunk_rows, plan->rows);
     lsp_walk_chunk chunk = {.panel = &tasks->panel,
                             .matrix = matrix,
-                            .row = matrix->first + begin,
-                            .rows = lsp_min(plan->chunk_rows, plan->rows - begin),
                             .tile_begin = tasks->panel.tile_begin,
                             .tile_end = tasks->panel.tile_end,
                             .room = room,
                             .main_thread = main_thread};
     lsp_partition_clip(&plan->partition, matrix->unit, &chunk.tile_begin, &chunk.tile_end);
-    chunk.low = lsp_partition_tile(&plan->partition, chunk.tile_begin).begin;
-    chunk.high = lsp_partition_tile(&plan->partition, chunk.tile_end - 1).end;
-    if (!lsp_attention_may_see(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high)) return 0;
-    double pairs =
-        lsp_attention_look(plan, matrix->batch, begin, chunk.rows, chunk.low, chunk.high, room->sight);
-    walk->compute(walk->user, &chunk);
+    double pairs = 0;
+    for (; begin < end; begin += chunk.rows) {
+        chunk.row = matrix->first + begin;
+        chunk.rows = lsp_attention_alike(plan, chunk.row, matrix->first + end);
+        pairs += run_rows(walk, chunk, begin);
+    }
     return pairs;
 }
 
-static void run_panel(lsp_walk *walk, lsp_panel panel)
+static void run_panel(lsp_walk *walk, const task_list *tasks)
 {
     lsp_attention *plan = walk->plan;
-    task_list tasks = list_tasks(plan, panel);
     double done = 0, share = walk->progress_end - walk->progress_begin;
 #pragma omp parallel num_threads(plan->ctx->layout.threads)
     {
         uint64_t mode = lsp_fpmode_enter();
         int thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t t = tasks.panel.tile_begin; t < tasks.panel.tile_end; t++)
-            if (walk->pack) walk->pack(walk->user, &tasks.panel, t);
+        for (int64_t t = tasks->panel.tile_begin; t < tasks->panel.tile_end; t++)
+            if (walk->pack) walk->pack(walk->user, &tasks->panel, t);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks.count; task++) {
-            double pairs = run_task(walk, &tasks, task, &plan->rooms[thread], thread == 0);
+        for (int64_t task = 0; task < tasks->count; task++) {
+            if (lsp_pause_halted(plan)) continue;
+            double pairs = run_task(walk, tasks, task, &plan->rooms[thread], thread == 0);
 #pragma omp atomic
             done += pairs;
+            if (thread == 0) lsp_pause_poll(plan);
             if (thread == 0 && plan->progress && plan->pairs > 0) {
                 double now;
 #pragma omp atomic read
                 now = done;
                 plan->progress(plan->progress_user,
-                               walk->progress_begin + share * (walk->pairs + now) / plan->pairs);
+                               walk->progress_begin +
+                                   share * (walk->met_pairs + walk->pairs + now) / plan->pairs);
             }
         }
         lsp_fpmode_leave(mode);
@@ -152,14 +173,31 @@ static void run_panel(lsp_walk *walk, lsp_panel panel)
     walk->pairs += done;
 }
 
+/* Rests in the middle of the panel where all ranks are to. */
+static lsp_status pass_panel(lsp_walk *walk, lsp_panel panel)
+{
+    lsp_attention *plan = walk->plan;
+    task_list tasks = list_tasks(plan, panel);
+    if (lsp_attention_has_met(plan, tasks.panel.tile_begin, tasks.panel.tile_end)) return LSP_OK;
+    lsp_status status = LSP_OK;
+    for (bool halted = true; halted && status == LSP_OK;) {
+        run_panel(walk, &tasks);
+        halted = lsp_pause_halted(plan);
+        status = lsp_pause_rest(plan);
+    }
+    return status;
+}
+
 lsp_status lsp_walk_run(lsp_walk *walk, const void *k, const void *v)
 {
     lsp_panel panel;
     walk->pairs = 0;
     lsp_status status = lsp_gather_start(walk->gather, k, v);
+    lsp_gather_set_wait(walk->gather, lsp_pause_wait, walk->plan);
     while (status == LSP_OK && lsp_gather_next(walk->gather, &panel, &status)) {
-        run_panel(walk, panel);
-        lsp_gather_release(walk->gather);
+        status = pass_panel(walk, panel);
+        if (status == LSP_OK) lsp_gather_release(walk->gather);
     }
-    return status == LSP_OK ? lsp_gather_finish(walk->gather) : status;
+    if (status == LSP_OK) status = lsp_gather_finish(walk->gather);
+    return lsp_pause_meet(walk->plan, walk->gather, status);
 }

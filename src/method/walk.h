@@ -32,9 +32,11 @@ typedef struct lsp_walk {
     void (*compute)(void *user, const lsp_walk_chunk *chunk);
     double progress_begin, progress_end; /* shares of the whole work that are done before and after */
     double pairs;                        /* visible pairs met */
+    double met_pairs;                    /* by the loaded state before that */
 } lsp_walk;
 
-/* Collective over the group, but for failures, which are this rank's own: the caller agrees. k and v: this rank's
+/* Collective over the group, but for failures, which are this rank's own: the caller agrees. Rows that plan->met tells to
+ * have met keys meet the others only; where executions can rest all ranks end the walk together. k and v: this rank's
  * keys and values as the gather takes them. */
 lsp_status lsp_walk_run(lsp_walk *walk, const void *k, const void *v);
 

@@ -67,6 +67,19 @@ static lsp_status sync_folder(lsp_output *output)
     return result == 0 || why == EINVAL || why == ENOTSUP ? LSP_OK : fail_file(output, "complete", why);
 }
 
+/* A second name first, so that there is a file under the final one at every moment. */
+static lsp_status keep_previous(lsp_output *output)
+{
+    char previous[PATH_MAX + 8];
+    (void)snprintf(previous, sizeof previous, "%s.prev", output->file);
+    if (access(output->file, F_OK) != 0) return LSP_OK;
+    if (unlink(previous) != 0 && errno != ENOENT)
+        return fail_file(output, "replace the one before of", errno);
+    if (link(output->file, previous) == 0) return LSP_OK;
+    /* A file system without hard links: for a moment there is the second name alone. */
+    return rename(output->file, previous) == 0 ? LSP_OK : fail_file(output, "keep the one before of", errno);
+}
+
 /* Without overwrite a file that came up meanwhile is not touched. */
 static lsp_status take_name(lsp_output *output)
 {
@@ -102,7 +115,8 @@ static lsp_status complete(lsp_output *output, const uint64_t *checksums)
     lsp_status status = lsp_output_finish(output, checksums);
     if (status != LSP_OK) return status;
     if (fsync(output->fd) != 0) return fail_file(output, "write", errno);
-    status = take_name(output);
+    if (output->keep_previous) status = keep_previous(output);
+    if (status == LSP_OK) status = take_name(output);
     return status == LSP_OK ? sync_folder(output) : status;
 }
 

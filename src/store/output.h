@@ -41,6 +41,7 @@ struct lsp_output {
     char file[PATH_MAX];      /* the final name */
     char temporary[PATH_MAX]; /* in the same folder */
     bool overwrite, made;     /* made: the temporary file is there (rank 0) */
+    bool keep_previous;       /* what stands under the final name becomes NAME.prev */
     int fd;                   /* of the temporary file, for fsync; -1: none */
     hid_t file_id;
     lsp_output_part *parts;

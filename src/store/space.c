@@ -5,6 +5,7 @@
 #endif
 #include "store/output.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,9 +71,42 @@ static unsigned random_word(void)
     return word;
 }
 
+/* Where process ids mean what they mean here: this machine, and its name space of processes. */
+static unsigned place_word(void)
+{
+    char text[400] = "", space[100] = "";
+    (void)gethostname(text, 256);
+    text[256] = '\0';
+    if (readlink("/proc/self/ns/pid", space, sizeof space - 1) > 0)
+        (void)snprintf(text + strlen(text), 120, "%s", space);
+    unsigned hash = 2166136261u;
+    for (const char *byte = text; *byte; byte++) hash = (hash ^ (unsigned char)*byte) * 16777619u;
+    return hash;
+}
+
+/* When a process was started, in ticks of the machine; 0: it is no more, or a zombie. Its number alone may be another's
+ * by now. */
+static unsigned long long start_of(pid_t process)
+{
+    enum { FIELDS = 19 }; /* between the command's name, in parentheses, and the time */
+    char name[40], text[1024] = "";
+    (void)snprintf(name, sizeof name, "/proc/%ld/stat", (long)process);
+    FILE *stream = fopen(name, "r");
+    if (!stream) return 0;
+    size_t length = fread(text, 1, sizeof text - 1, stream);
+    (void)fclose(stream);
+    text[length] = '\0';
+    const char *at = strrchr(text, ')');
+    at = at ? strchr(at, ' ') : NULL;
+    if (at && (at[1] == 'Z' || at[1] == 'X')) return 0;
+    for (int i = 0; at && i < FIELDS; i++) at = strchr(at + 1, ' ');
+    return at ? strtoull(at, NULL, 10) : 0;
+}
+
+enum { NAME_ROOM = 200 }; /* of the 255 bytes of a name; the rest is for our dot, numbers and ending */
+
 lsp_status lsp_output_name(lsp_output *output, const char *file)
 {
-    enum { NAME_ROOM = 200 }; /* of the 255 bytes of a name; the rest is for our dot, number and ending */
     lsp_context *ctx = output->ctx;
     size_t length = strlen(file);
     if (length == 0 || file[length - 1] == '/' || length + 64 > sizeof output->file)
@@ -90,8 +124,9 @@ lsp_status lsp_output_name(lsp_output *output, const char *file)
     if (status != LSP_OK) return status;
     folder_of(output->file, folder, sizeof folder);
     const char *slash = strrchr(output->file, '/'), *name = slash ? slash + 1 : output->file;
-    int written = snprintf(output->temporary, sizeof output->temporary, "%s/.%.*s.%08x.partial", folder,
-                           NAME_ROOM, name, random_word());
+    int written =
+        snprintf(output->temporary, sizeof output->temporary, "%s/.%.*s.%08x-%x-%llx-%08x.partial", folder,
+                 NAME_ROOM, name, place_word(), (unsigned)getpid(), start_of(getpid()), random_word());
     if (written < 0 || (size_t)written >= sizeof output->temporary)
         return lsp_context_fail(ctx, LSP_ERR_FILE, "cannot create '%s': its name is too long", file);
     return LSP_OK;
@@ -143,4 +178,50 @@ lsp_status lsp_output_reserve(lsp_output *output, int64_t bytes)
     if (why == ENOSPC || why == EDQUOT) return too_little(output, bytes);
     return lsp_context_fail(output->ctx, LSP_ERR_FILE, "cannot reserve %lld bytes for '%s': %s",
                             (long long)bytes, output->file, strerror(why));
+}
+
+/* ---- what killed runs left ------------------------------------------------------------------------- */
+
+/* Whether an entry is a temporary file for NAME of a process that is no more, or `any` one. */
+static bool is_left(const char *entry, const char *name, bool any)
+{
+    size_t length = strnlen(name, NAME_ROOM);
+    unsigned place = 0, process = 0, number = 0;
+    unsigned long long start = 0;
+    int end = 0;
+    if (entry[0] != '.' || strncmp(entry + 1, name, length) != 0) return false;
+    if (sscanf(entry + 1 + length, ".%8x-%x-%llx-%8x.partial%n", &place, &process, &start, &number, &end) !=
+            4 ||
+        entry[1 + length + (size_t)end] != '\0' || end == 0)
+        return false;
+    if (any) return true;
+    return place == place_word() && start_of((pid_t)process) != start;
+}
+
+/* Rank 0. */
+static lsp_status sweep(lsp_context *ctx, const char *file, bool any)
+{
+    char folder[PATH_MAX], path[PATH_MAX];
+    const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
+    folder_of(file, folder, sizeof folder);
+    DIR *entries = opendir(folder);
+    lsp_status status = LSP_OK;
+    if (!entries)
+        return lsp_context_fail(ctx, LSP_ERR_FILE, "cannot look into folder '%s' of '%s': %s", folder, file,
+                                strerror(errno));
+    for (struct dirent *entry; (entry = readdir(entries));) {
+        if (!is_left(entry->d_name, name, any)) continue;
+        int length = snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (length < (int)sizeof path && unlink(path) != 0 && errno != ENOENT && status == LSP_OK)
+            status = lsp_context_fail(ctx, LSP_ERR_FILE,
+                                      "cannot remove '%s', which a run that was killed left: %s", path,
+                                      strerror(errno));
+    }
+    (void)closedir(entries);
+    return status;
+}
+
+lsp_status lsp_output_sweep(lsp_context *ctx, const char *file, bool any)
+{
+    return lsp_context_agree(ctx, ctx->layout.rank == 0 ? sweep(ctx, file, any) : LSP_OK);
 }

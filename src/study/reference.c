@@ -55,8 +55,14 @@ void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row)
     if (desc->method == LSP_METHOD_BLOCK) cut_to_block(desc, row);
     row->kept_first = row->first;
     row->kept_stop = row->stop;
-    row->kv_head =
-        desc->kv_head_of ? desc->kv_head_of[row->head] : row->head / (desc->heads / desc->kv_heads);
+    row->kv_head = lsp_reference_kv_head(desc, row->head);
+    row->place = 0;
+    for (int64_t h = 0; h < row->head; h++) row->place += lsp_reference_kv_head(desc, h) == row->kv_head;
+}
+
+int64_t lsp_reference_kv_head(const lsp_attention_desc *desc, int64_t head)
+{
+    return desc->kv_head_of ? desc->kv_head_of[head] : head / (desc->heads / desc->kv_heads);
 }
 
 bool lsp_reference_sees(const lsp_attention_desc *desc, const lsp_reference_row *row, int64_t key)
@@ -73,6 +79,7 @@ typedef struct cursor {
     int64_t run, offset; /* where to look next */
     int64_t run_slot;    /* rows of the array before this run */
     int64_t key, slot;   /* found: the key, and its row in the array */
+    int64_t value;       /* its row in the array of values */
 } cursor;
 
 static bool next_key(const lsp_reference_keys *keys, const lsp_reference_row *row, cursor *at)
@@ -82,7 +89,9 @@ static bool next_key(const lsp_reference_keys *keys, const lsp_reference_row *ro
         bool here = run->batch == row->batch && run->head == row->kv_head;
         while (here && at->offset < run->count) {
             at->key = run->begin + at->offset;
-            at->slot = at->run_slot + at->offset;
+            at->slot = at->value = at->run_slot + at->offset;
+            if (keys->value_first)
+                at->value = keys->value_first[at->run] + row->place * run->count + at->offset;
             at->offset++;
             if (lsp_reference_sees(keys->desc, row, at->key)) return true;
         }
@@ -157,7 +166,7 @@ double lsp_reference_longest(const lsp_reference_keys *keys, const lsp_reference
     for (cursor at = {0}; next_key(keys, row, &at);) {
         double square = 0;
         if (!(fabs(score_of(keys, row, &at, scratch, &size) - row->cut->score) <= row->cut->near)) continue;
-        lsp_convert_load(desc->v_type, keys->v, at.slot * desc->d_v, desc->d_v, v);
+        lsp_convert_load(desc->v_type, keys->v, at.value * desc->d_v, desc->d_v, v);
         for (int64_t c = 0; c < desc->d_v; c++) square += v[c] * v[c];
         longest = fmax(longest, sqrt(square));
     }
@@ -182,7 +191,7 @@ void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *
         double score = score_of(keys, row, &at, k, &size), weight = exp(score - top);
         const lsp_reference_cut *cut = row->cut;
         bool cut_off = cut && (score < cut->score || (score == cut->score && at.key > cut->key));
-        lsp_convert_load(desc->v_type, keys->v, at.slot * desc->d_v, desc->d_v, v);
+        lsp_convert_load(desc->v_type, keys->v, at.value * desc->d_v, desc->d_v, v);
         for (int64_t c = 0; c < desc->d_v && !cut_off; c++) {
             double term = weight * v[c];
             block[LSP_SUM_VALUES + c] += term;
@@ -190,6 +199,7 @@ void lsp_reference_sum(const lsp_reference_keys *keys, const lsp_reference_row *
         }
         block[LSP_SUM_WEIGHT] += weight;
         if (cut_off || at.key < row->kept_first || at.key >= row->kept_stop) block[LSP_SUM_DROPPED] += weight;
+        if (row->values_square > 0) norm = weight * weight * row->values_square;
         if (isfinite(norm)) block[LSP_SUM_SPREAD] += norm;
         if (weight > 0) block[LSP_SUM_SIZE] += weight * size;
         if (++in_block == BLOCK) {

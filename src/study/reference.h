@@ -12,6 +12,9 @@ typedef struct lsp_reference_keys {
     const lsp_run *runs;
     int64_t run_count;
     const void *k, *v; /* the runs one after the other, in desc's types */
+    /* [run_count] method lowrank, whose values differ between the query heads of a K/V head: the row of v at which the
+     * run's block of its first query head begins; other blocks follow by ascending head. NULL: v is as k. */
+    const int64_t *value_first;
 } lsp_reference_keys;
 
 /* Where the keys that a row keeps end (method topk): those of larger scores, and of equal ones up to `key`. */
@@ -27,10 +30,12 @@ typedef struct lsp_reference_cut {
 typedef struct lsp_reference_row {
     int64_t batch, head, row;
     int64_t kv_head;
+    int64_t place;       /* of the head among the query heads of its K/V head */
     int64_t first, stop; /* keys of its document and block, within the key length and the selection */
     int64_t kept_first, kept_stop; /* the same, unless a caller wants the weight outside of other limits */
     int64_t position;              /* of the row among the keys */
     const double *q;               /* [d_k] */
+    double values_square;          /* for the spread: in place of ||v||^2 of each key; 0: that */
     const lsp_reference_cut *cut;  /* NULL: the row keeps all that it sees */
 } lsp_reference_row;
 
@@ -46,12 +51,15 @@ typedef struct lsp_reference_peak {
 /* Sums of the second pass over w = exp(score - top), followed by the weighted V row [d_v] (of what the cut keeps). */
 enum {
     LSP_SUM_WEIGHT = 0, /* w */
-    LSP_SUM_SPREAD = 1, /* w^2 ||v||^2 */
+    LSP_SUM_SPREAD = 1, /* w^2 ||v||^2, or w^2 values_square */
     LSP_SUM_SIZE = 2,   /* w times the size of what the score was added up from */
     LSP_SUM_DROPPED =
         3, /* w of keys outside of kept_first to kept_stop, and of those that the cut leaves out */
     LSP_SUM_VALUES = 4
 };
+
+/* Local. The K/V head of a query head. */
+int64_t lsp_reference_kv_head(const lsp_attention_desc *desc, int64_t head);
 
 /* Local. Fills all but q from batch, head and row. */
 void lsp_reference_place(const lsp_attention_desc *desc, lsp_reference_row *row);

@@ -88,9 +88,26 @@ void lsp_sample_free(lsp_sample *s)
     lsp_memory_free(s->met);
     lsp_memory_free(s->held);
     lsp_memory_free(s->cuts);
+    lsp_memory_free(s->value_first);
     lsp_memory_free(s->peaks);
     lsp_memory_free(s->sums);
     lsp_memory_free(s->scratch);
+}
+
+/* Each run of keys has a block of values for each query head of its K/V head. */
+static bool place_values(lsp_sample *s)
+{
+    const lsp_attention_desc *desc = &s->desc;
+    int64_t before = 0;
+    if (desc->method != LSP_METHOD_LOWRANK) return true;
+    s->keys.value_first = s->value_first = lsp_memory_alloc(s->keys.run_count, sizeof *s->value_first);
+    if (!s->value_first) return false;
+    for (int64_t r = 0; r < s->keys.run_count; r++) {
+        s->value_first[r] = before;
+        for (int64_t h = 0; h < desc->heads; h++)
+            if (lsp_reference_kv_head(desc, h) == s->keys.runs[r].head) before += s->keys.runs[r].count;
+    }
+    return true;
 }
 
 static lsp_status sample_alloc(lsp_sample *s)
@@ -108,7 +125,9 @@ static lsp_status sample_alloc(lsp_sample *s)
     s->peaks = lsp_memory_zalloc(s->count, LSP_PEAK_VALUES * sizeof *s->peaks);
     s->sums = lsp_memory_zalloc(s->count, (size_t)s->sums_count * sizeof *s->sums);
     s->scratch = lsp_memory_alloc(s->ctx->layout.threads, (size_t)s->scratch_count * sizeof *s->scratch);
-    if (s->rows && s->owned && s->q && s->met && s->held && s->cuts && s->peaks && s->sums && s->scratch)
+    bool placed = place_values(s);
+    if (s->rows && s->owned && s->q && s->met && s->held && s->cuts && s->peaks && s->sums && s->scratch &&
+        placed)
         return LSP_OK;
     return lsp_context_fail(s->ctx, LSP_ERR_LIMIT,
                             "verify: rank %d has no memory for %" PRId64 " sampled rows; sample fewer",
@@ -132,6 +151,34 @@ static lsp_status reduce_f64(lsp_context *ctx, lsp_status (*reduce)(lsp_context 
     lsp_status status = LSP_OK;
     for (int64_t i = 0; i < count && status == LSP_OK; i += piece)
         status = reduce(ctx, values + i, (int)lsp_min(piece, count - i));
+    return status;
+}
+
+/* Collective. A truncated matrix comes out of products with its whole basis, whose rounding is that of the row of W:
+ * against all values, not only those of the keys which the row looks at. */
+static lsp_status measure_values(lsp_sample *s)
+{
+    const lsp_attention_desc *desc = &s->desc;
+    int64_t matrices = desc->batch * desc->heads;
+    double *squares = lsp_memory_zalloc(matrices, sizeof *squares), *v = s->scratch;
+    lsp_status status = LSP_OK;
+    if (!squares) status = lsp_context_fail(s->ctx, LSP_ERR_LIMIT, "verify: no memory for the norms of v");
+    status = lsp_context_agree(s->ctx, status);
+    for (int64_t r = 0; status == LSP_OK && r < s->keys.run_count; r++) {
+        const lsp_run *run = &s->keys.runs[r];
+        int64_t at = s->value_first[r];
+        for (int64_t h = 0; h < desc->heads; h++) {
+            if (lsp_reference_kv_head(desc, h) != run->head) continue;
+            for (int64_t end = at + run->count; at < end; at++) {
+                lsp_convert_load(desc->v_type, s->keys.v, at * desc->d_v, desc->d_v, v);
+                for (int64_t c = 0; c < desc->d_v; c++) squares[run->batch * desc->heads + h] += v[c] * v[c];
+            }
+        }
+    }
+    if (status == LSP_OK) status = reduce_f64(s->ctx, lsp_context_sum_f64, squares, matrices);
+    for (int64_t i = 0; status == LSP_OK && i < s->count; i++)
+        s->rows[i].values_square = squares[s->rows[i].batch * desc->heads + s->rows[i].head];
+    lsp_memory_free(squares);
     return status;
 }
 
@@ -176,9 +223,8 @@ static lsp_status gather_rows(lsp_sample *s, const lsp_run *runs, int64_t run_co
     return status;
 }
 
-/* Collective. Largest scores, and whether the runs hold each visible key once: the ranks count the visible
- * keys among those they hold, and among a share of all keys. */
-static lsp_status first_pass(lsp_sample *s)
+/* The ranks count the visible keys among those they hold, and among a share of all keys. */
+lsp_status lsp_sample_scan(lsp_sample *s)
 {
     int64_t share = lsp_ceil_div(s->desc.m, s->ctx->layout.ranks);
     int64_t begin = share * s->ctx->layout.rank, end = lsp_min(begin + share, s->desc.m);
@@ -231,8 +277,9 @@ static lsp_status second_pass(lsp_sample *s)
 
 lsp_status lsp_sample_compute(lsp_sample *s)
 {
-    lsp_status status = first_pass(s);
+    lsp_status status = lsp_sample_scan(s);
     if (status == LSP_OK && s->desc.method == LSP_METHOD_TOPK) status = lsp_sample_cut(s);
+    if (status == LSP_OK && s->desc.method == LSP_METHOD_LOWRANK) status = measure_values(s);
     return status == LSP_OK ? second_pass(s) : status;
 }
 
@@ -260,8 +307,8 @@ lsp_status lsp_sample_make(lsp_context *ctx, const lsp_attention_desc *desc, con
     if (status == LSP_OK) {
         all = desc->batch * desc->heads * (s->desc.row_end - s->desc.row_begin);
         s->count = lsp_min(rows, all);
-        s->keys =
-            (lsp_reference_keys){&s->desc, source->key_runs, source->key_run_count, source->k, source->v};
+        s->keys = (lsp_reference_keys){&s->desc,  source->key_runs, source->key_run_count,
+                                       source->k, source->v,        NULL};
         status = sample_alloc(s);
     }
     status = lsp_context_agree(ctx, status);

@@ -31,6 +31,7 @@ typedef struct lsp_sample {
     double *q;               /* [count][d_k] */
     uint64_t *met;           /* [count][2] visible keys held by ranks, and how many there are */
     int64_t *held;           /* [count] visible keys that this rank holds */
+    int64_t *value_first;    /* [key runs] with method lowrank: see lsp_reference_keys */
     lsp_reference_cut *cuts; /* [count] with method topk: where the kept keys end */
     double *peaks;           /* [count][LSP_PEAK_VALUES] */
     double *sums;            /* [count][LSP_SUM_VALUES + d_v] */
@@ -50,6 +51,9 @@ typedef struct lsp_sample_source {
  * called. Errors: LSP_ERR_USAGE (description, runs), LSP_ERR_LIMIT. */
 lsp_status lsp_sample_make(lsp_context *ctx, const lsp_attention_desc *desc, const lsp_sample_source *source,
                            int64_t rows, uint64_t seed, lsp_sample *sample);
+
+/* Collective. Fills peaks: largest scores, and whether the runs hold each visible key once. */
+lsp_status lsp_sample_scan(lsp_sample *sample);
 
 /* Collective. Fills peaks and sums over all keys that the rows see. */
 lsp_status lsp_sample_compute(lsp_sample *sample);

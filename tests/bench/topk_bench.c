@@ -15,7 +15,7 @@
 
 #define FACTOR 1.4426950408889634
 
-enum { PANEL_KEYS = 8192, TURNS_MOST = 1000 };
+enum { TURNS_MOST = 1000 };
 
 typedef struct bench {
     const lsp_kernel *kernel, *doubles;
@@ -62,29 +62,62 @@ static void reset(bench *b)
     }
 }
 
-static double run_keys(bench *b, bool select)
+static lsp_key_tile tile_at(const bench *b, int64_t first)
 {
     const lsp_tile_shape *s = &b->shape;
+    lsp_key_tile tile = {.k = b->tiles_k + (size_t)(first * s->k_depth) * b->packed,
+                         .v = b->tiles_v + (size_t)(first * s->v_stride) * b->packed,
+                         .first = first,
+                         .k_norm = b->k_norm[first / s->tile_keys],
+                         .v_max = b->v_max[first / s->tile_keys]};
+    if (first + s->tile_keys < b->m) {
+        tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->packed;
+        tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->packed;
+    }
+    return tile;
+}
+
+static double run_exact(bench *b)
+{
     reset(b);
     double begin = thread_seconds();
     lsp_query_rows rows = {b->rows, b->q, b->norm, b->sight, b->out, b->max, b->sum};
-    for (int64_t first = 0; first < b->m; first += s->tile_keys) {
-        lsp_key_tile tile = {b->tiles_k + (size_t)(first * s->k_depth) * b->packed,
-                             b->tiles_v + (size_t)(first * s->v_stride) * b->packed,
-                             first,
-                             b->k_norm[first / s->tile_keys],
-                             b->v_max[first / s->tile_keys],
-                             NULL,
-                             NULL};
-        if (first + s->tile_keys < b->m) {
-            tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->packed;
-            tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->packed;
-        }
-        if (select)
-            b->kernel->select(s, &b->rule, &tile, &rows, &b->candidates, b->scratch);
-        else
-            b->kernel->attend(s, &b->rule, &tile, &rows, b->scratch);
+    for (int64_t first = 0; first < b->m; first += b->shape.tile_keys) {
+        lsp_key_tile tile = tile_at(b, first);
+        b->kernel->attend(&b->shape, &b->rule, &tile, &rows, b->scratch);
     }
+    return thread_seconds() - begin;
+}
+
+/* In the order of src/method/topk.c: some rows meet some tiles, then the next rows. */
+static double run_select(bench *b)
+{
+    const lsp_tile_shape *s = &b->shape;
+    reset(b);
+    int64_t row_bytes = b->candidates.stride * (int64_t)(b->size + sizeof(int32_t));
+    int64_t near_rows = lsp_max(48, (1280 << 10) / row_bytes / 48 * 48);
+    int64_t near_keys =
+        lsp_max(1, (1 << 20) / (s->tile_keys * s->k_depth * (int64_t)b->packed)) * s->tile_keys;
+    double begin = thread_seconds();
+    for (int64_t key = 0; key < b->m; key += near_keys)
+        for (int64_t row = 0; row < b->rows; row += near_rows) {
+            lsp_candidates c = b->candidates;
+            c.scores = (char *)c.scores + (size_t)(row * c.stride) * b->size;
+            c.keys += row * c.stride, c.counts += row;
+            c.least = (char *)c.least + (size_t)row * b->size;
+            lsp_query_rows rows = {.rows = lsp_min(near_rows, b->rows - row),
+                                   .q = b->q + (size_t)(row * s->k_depth) * b->packed,
+                                   .norm = b->norm + row,
+                                   .sight = b->sight + row,
+                                   .max = b->max + (size_t)row * b->size,
+                                   .sum = b->sum + (size_t)row * b->size};
+            for (int64_t first = key; first < lsp_min(key + near_keys, b->m); first += s->tile_keys) {
+                lsp_key_tile tile = tile_at(b, first);
+                tile.v = tile.next_v = NULL;
+                tile.v_max = 0;
+                b->kernel->select(s, &b->rule, &tile, &rows, &c, b->scratch);
+            }
+        }
     return thread_seconds() - begin;
 }
 
@@ -98,13 +131,14 @@ static double run_weigh(bench *b)
 static double run_values(bench *b)
 {
     const lsp_candidates *c = &b->candidates;
-    int64_t d = b->shape.d_v, *next = lsp_memory_zalloc(b->rows, sizeof *next);
+    int64_t d = b->shape.d_v, step = lsp_max(1, (1 << 20) / (d * 4)),
+            *next = lsp_memory_zalloc(b->rows, sizeof *next);
     double begin = thread_seconds();
-    for (int64_t first = 0; first < b->m; first += PANEL_KEYS)
+    for (int64_t first = 0; first < b->m; first += step)
         for (int64_t r = 0; r < b->rows; r++) {
             const int32_t *keys = c->keys + r * c->stride;
             int64_t from = next[r];
-            while (next[r] < c->counts[r] && keys[next[r]] < first + PANEL_KEYS) next[r]++;
+            while (next[r] < c->counts[r] && keys[next[r]] < first + step) next[r]++;
             b->doubles->sum_values(d, b->v + first * d, LSP_F32, first, next[r] - from, keys + from,
                                    (const char *)c->scores + (size_t)(r * c->stride + from) * b->size,
                                    lsp_dtype_result(b->kernel->compute), b->sums + r * d);
@@ -176,9 +210,9 @@ int main(int argc, char **argv)
     }
     int64_t d = atoll(argv[3]);
     b.candidates.most = atoll(argv[4]);
-    b.rows = argc > 5 ? atoll(argv[5]) : 192;
+    b.rows = argc > 5 ? atoll(argv[5]) : 1056;
     b.m = argc > 6 ? atoll(argv[6]) : 65536;
-    int turns = argc > 7 ? atoi(argv[7]) : 15;
+    int turns = argc > 7 ? atoi(argv[7]) : 9;
     if (turns < 1 || turns > TURNS_MOST) turns = 1;
     b.doubles = lsp_kernel_get(isa, LSP_F64);
     b.shape = b.kernel->shape(d, d);
@@ -188,11 +222,11 @@ int main(int argc, char **argv)
     (void)lsp_fpmode_enter();
     static double ratio[TURNS_MOST], phase[PHASES][TURNS_MOST];
     for (int t = 0; t < turns; t++) {
-        double before = run_keys(&b, false);
-        phase[SELECT][t] = run_keys(&b, true);
+        double before = run_exact(&b);
+        phase[SELECT][t] = run_select(&b);
         phase[WEIGH][t] = run_weigh(&b);
         phase[VALUES][t] = run_values(&b);
-        phase[EXACT][t] = (before + run_keys(&b, false)) / 2;
+        phase[EXACT][t] = (before + run_exact(&b)) / 2;
         ratio[t] = (phase[SELECT][t] + phase[WEIGH][t] + phase[VALUES][t]) / phase[EXACT][t];
     }
     qsort(ratio, (size_t)turns, sizeof *ratio, ascending);

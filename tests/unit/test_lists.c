@@ -67,11 +67,37 @@ static void deck_keys_take_lists(void **state)
     lsp_options_destroy(options);
 }
 
+/* Lists for `compare`, one number for the others. */
+static void several_choices_are_for_compare(void **state)
+{
+    (void)state;
+    lsp_options *options = lsp_options_create();
+    assert_non_null(options);
+    int64_t items[LSP_ITEMS_MOST], one = -1;
+    lsp_error error = {LSP_OK, ""};
+    assert_int_equal(lsp_deck_parse("[attention]\ntopk = 16, 64,256\nrank = 1e3\n", "a.ini", options, &error),
+                     LSP_OK);
+    assert_int_equal(lsp_options_items(options, LSP_KEY_ATTENTION_TOPK, items), 3);
+    assert_true(items[0] == 16 && items[1] == 64 && items[2] == 256);
+    assert_int_equal(lsp_options_one(options, LSP_KEY_ATTENTION_RANK, "attend", &one, &error), LSP_OK);
+    assert_int_equal(one, 1000);
+    assert_int_equal(lsp_options_one(options, LSP_KEY_ATTENTION_TOPK, "attend", &one, &error), LSP_ERR_USAGE);
+    assert_non_null(strstr(error.text, "a.ini:2: attention.topk = 16, 64,256"));
+    assert_non_null(strstr(error.text, "attend takes one"));
+    assert_int_equal(one, 1000);
+    assert_int_equal(lsp_options_items(options, LSP_KEY_ATTENTION_BLOCK_SIZE, items), 0);
+    refuse("[attention]\ntopk = 0\n", "a whole number from 1");
+    refuse("[attention]\ntopk = 8,\n", "with `compare` also different ones as 16,64");
+    refuse("[attention]\nblock_size = 3-5\n", "block_size");
+    lsp_options_destroy(options);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_are_lists_of_numbers_and_words),
         cmocka_unit_test(deck_keys_take_lists),
+        cmocka_unit_test(several_choices_are_for_compare),
     };
     return cmocka_run_group_tests_name("lists", tests, NULL, NULL);
 }

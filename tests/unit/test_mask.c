@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/checked.h"
 #include "kernel/mask.h"
 
 #include <stdbool.h>
@@ -86,6 +87,16 @@ static void check_mask(const lsp_mask *mask, int64_t batches, const char *what)
             }
             if (seen > 0) assert_int_equal(sight.position, position);
             assert_int_equal(sight.end - sight.begin, seen); /* also for keys past m: there are none */
+            if (mask->block_size >
+                0) { /* also of rows that see nothing: another rank may have what is outside */
+                int64_t first = i / mask->block_size * mask->block_size,
+                        last = lsp_min(mask->n, first + mask->block_size);
+                int64_t low = lsp_max(mask->key_begin, lsp_min(mask->key_end, first * mask->m / mask->n));
+                int64_t high = lsp_max(mask->key_begin, lsp_min(mask->key_end, last * mask->m / mask->n));
+                if (sight.begin < low || sight.end > high)
+                    fail_msg("%s n=%d m=%d batch %d: row %d looks outside of its block", what, (int)mask->n,
+                             (int)mask->m, (int)b, (int)i);
+            }
             if (sight.begin < begin || sight.end < end)
                 fail_msg("%s n=%d m=%d batch %d: sight goes back at row %d", what, (int)mask->n, (int)mask->m,
                          (int)b, (int)i);

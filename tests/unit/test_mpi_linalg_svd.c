@@ -108,7 +108,8 @@ static void check_svd(kind k, int64_t rows, int64_t cols)
 static void full_svd_agrees_with_lapack(void **state)
 {
     (void)state;
-    const int64_t sizes[][2] = {{1, 1}, {1, 9}, {40, 3}, {64, 64}, {131, 77}, {70, 140}};
+    const int64_t sizes[][2] = {{1, 1},   {1, 9},    {3, 3},   {3, 5}, {40, 3},
+                                {64, 64}, {131, 77}, {70, 140}}; /* fewer rows and columns than ranks too */
     for (int k = 0; k < KINDS; k++)
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
             check_svd((kind)k, sizes[s][0], sizes[s][1]);

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#ifndef _GNU_SOURCE
+#    define _GNU_SOURCE
+#endif
+#include "app/watchdog.h"
+
+#include "app/collect.h"
+#include "app/stack.h"
+#include "app/wire.h"
+#include "base/clock.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Of one process, as signals and the command itself are. */
+static struct {
+    pthread_t thread;
+    bool running;
+    double limit; /* seconds */
+    int rank, ranks;
+    lsp_wire wire;
+    _Atomic int64_t beats;
+    _Atomic(const char *) phase;
+    _Atomic bool beating, ended;
+} dog;
+
+/* What the thread knows. */
+typedef struct watch {
+    double moved;    /* lsp_clock() when this rank last came on */
+    double freshest; /* when any rank did, as far as is known */
+    double heard;    /* of the rank before; 0: never */
+    int64_t beats, bytes;
+    double cpu;
+    const char *phase;
+    bool waits;         /* for others, when it did not come on for some time */
+    lsp_wire_news last; /* of the rank before */
+} watch;
+
+/* ---- signs of life --------------------------------------------------------------------------------- */
+
+/* Bytes that this process has read and written; 0 where the machine does not tell. */
+static int64_t bytes_moved(void)
+{
+    char line[100];
+    long long number = 0, sum = 0;
+    FILE *stream = fopen("/proc/self/io", "r");
+    if (!stream) return 0;
+    while (fgets(line, sizeof line, stream))
+        if (sscanf(line, "rchar: %lld", &number) == 1 || sscanf(line, "wchar: %lld", &number) == 1)
+            sum += number;
+    (void)fclose(stream);
+    return (int64_t)sum;
+}
+
+static double cpu_seconds(void)
+{
+    struct timespec now;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) != 0) return 0;
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* A look at the main thread; `step` seconds after the one before. */
+static void look(watch *w, double now, double step)
+{
+    enum { LEAST_BYTES = 4096 };
+    int64_t beats = atomic_load(&dog.beats), bytes = bytes_moved();
+    const char *phase = atomic_load(&dog.phase);
+    double cpu = cpu_seconds();
+    bool beating = atomic_load(&dog.beating);
+    bool moved = beats != w->beats || phase != w->phase || (!beating && bytes - w->bytes >= LEAST_BYTES);
+    if (!moved && now - w->moved > dog.limit / 2) {
+        w->waits = lsp_stack_waits();
+        moved = !w->waits && !beating && cpu - w->cpu > step / 4;
+    }
+    if (moved) {
+        w->moved = w->freshest = now;
+        w->waits = false;
+    }
+    w->beats = beats;
+    w->bytes = bytes;
+    w->cpu = cpu;
+    w->phase = phase;
+}
+
+/* ---- the verdict ----------------------------------------------------------------------------------- */
+
+/* The launcher ends the other ranks. */
+static void end_run(void)
+{
+    (void)fflush(stderr);
+    _exit(LSP_ERR_RANK);
+}
+
+static void judge(const watch *w, double now)
+{
+    if (now - w->moved > dog.limit && !w->waits) {
+        (void)fprintf(
+            stderr,
+            "longspan: error: rank %d made no progress for %.1f s in phase '%s' (checkpoint.watchdog); "
+            "look at its node %s; its stack:\n",
+            dog.rank, now - w->moved, w->phase, dog.wire.host);
+        lsp_stack_print(STDERR_FILENO);
+        end_run();
+    }
+    if (w->heard > 0 && !w->last.leaves && now - w->heard > dog.limit) {
+        (void)fprintf(
+            stderr,
+            "longspan: error: rank %d stands still or is gone: nothing was heard of it for %.1f s, last in "
+            "phase '%s' (checkpoint.watchdog); look at its node %s; rank %d, which noticed, is in phase "
+            "'%s', its stack:\n",
+            (dog.rank + dog.ranks - 1) % dog.ranks, now - w->heard, w->last.phase, w->last.host, dog.rank,
+            w->phase);
+        lsp_stack_print(STDERR_FILENO);
+        end_run();
+    }
+    if (now - w->freshest > 2 * dog.limit) {
+        (void)fprintf(stderr,
+                      "longspan: error: no rank made progress for %.1f s, all wait for each other "
+                      "(checkpoint.watchdog); "
+                      "rank %d is in phase '%s', its stack:\n",
+                      now - w->freshest, dog.rank, w->phase);
+        lsp_stack_print(STDERR_FILENO);
+        end_run();
+    }
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------ */
+
+static void tell(const watch *w, double now, int64_t tick)
+{
+    lsp_wire_news news = {.rank = dog.rank, .age = now - w->freshest, .leaves = atomic_load(&dog.ended)};
+    (void)snprintf(news.phase, sizeof news.phase, "%s", w->phase ? w->phase : "");
+    (void)snprintf(news.host, sizeof news.host, "%s", dog.wire.host);
+    /* The next rank watches this one; by the others, twice as far each time, all learn who came on last. */
+    lsp_wire_send(&dog.wire, 1 % dog.ranks, &news);
+    int far = 1;
+    for (int64_t i = 0; i < tick % 16 && far * 2 < dog.ranks; i++) far *= 2;
+    if (far > 1) lsp_wire_send(&dog.wire, far, &news);
+}
+
+static void hear(watch *w, double now)
+{
+    lsp_wire_news news;
+    while (lsp_wire_receive(&dog.wire, &news)) {
+        if (now - news.age > w->freshest) w->freshest = now - news.age;
+        if (news.rank != (dog.rank + dog.ranks - 1) % dog.ranks) continue;
+        w->heard = now;
+        w->last = news;
+    }
+}
+
+static void *keep_watch(void *user)
+{
+    (void)user;
+    double step = dog.limit / 20 < 5 ? dog.limit / 20 : 5, before = lsp_clock();
+    watch w = {.moved = before, .freshest = before};
+    for (int64_t tick = 0; !atomic_load(&dog.ended); tick++) {
+        const struct timespec nap = {(time_t)step, (long)((step - (double)(time_t)step) * 1e9)};
+        (void)nanosleep(&nap, NULL);
+        double now = lsp_clock(), slept = now - before;
+        /* This whole process was stopped, and so perhaps all: time counts anew. */
+        if (slept > dog.limit / 2) {
+            w.moved = w.freshest = now;
+            if (w.heard > 0) w.heard = now;
+        }
+        before = now;
+        look(&w, now, slept);
+        if (dog.ranks > 1) {
+            hear(&w, now);
+            tell(&w, now, tick);
+        }
+        judge(&w, now);
+    }
+    tell(&w, lsp_clock(), 0);
+    return NULL;
+}
+
+void lsp_watchdog_start(lsp_app *app)
+{
+    dog.limit = lsp_options_real(app->options, LSP_KEY_CHECKPOINT_WATCHDOG);
+    dog.rank = app->layout.rank;
+    dog.ranks = app->layout.ranks;
+    if (dog.limit <= 0) return;
+    atomic_store(&dog.phase, "start");
+    bool fine = lsp_stack_prepare();
+    fine = lsp_wire_open(app, &dog.wire) && fine;
+    /* Signals are for the main thread. */
+    sigset_t all, mask;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &mask);
+    dog.running = fine && pthread_create(&dog.thread, NULL, keep_watch, NULL) == 0;
+    (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    if (!dog.running)
+        (void)fprintf(stderr, "longspan: warning: rank %d has no watchdog: no thread or socket for it\n",
+                      dog.rank);
+}
+
+/* For tests: LONGSPAN_TEST_STALL=RANK:PHASE:SECONDS sleeps at the begin of a phase. */
+static void stall(const char *phase)
+{
+    const char *text = getenv("LONGSPAN_TEST_STALL");
+    int rank = -1;
+    double seconds = 0;
+    char name[40] = "";
+    if (!text || sscanf(text, "%d:%39[^:]:%lf", &rank, name, &seconds) != 3) return;
+    if (rank != dog.rank || strcmp(name, phase) != 0) return;
+    for (double end = lsp_clock() + seconds; lsp_clock() < end;) (void)usleep(10000);
+}
+
+void lsp_watchdog_phase(const char *name, bool beats)
+{
+    atomic_store(&dog.beating, beats);
+    atomic_store(&dog.phase, name);
+    stall(name);
+}
+
+void lsp_watchdog_beat(void)
+{
+    atomic_fetch_add_explicit(&dog.beats, 1, memory_order_relaxed);
+}
+
+void lsp_watchdog_stop(void)
+{
+    atomic_store(&dog.ended, true);
+    if (dog.running) (void)pthread_join(dog.thread, NULL);
+    lsp_wire_close(&dog.wire);
+    dog.running = false;
+}
