@@ -36,7 +36,8 @@ typedef struct row_group {
     vec lane_sum[ROW_TILE][SUM_VECS]; /* of the tile's probabilities */
     real factor;                      /* of the scores, where packing left it to the kernel */
     bool keep[ROW_TILE];              /* the maximum may stay as it is: see row_keeps */
-    bool fused;                       /* all rows keep it and see the whole tile: no pass over scores */
+    int64_t seen_begin, seen_end;     /* what all rows see */
+    bool fused; /* all rows keep their maxima, and powers are `near`: taken block by block */
     real base[ROW_TILE], alpha[ROW_TILE];
     bool sifts;           /* it looks for scores above `limit`; a fused group sets a bit of `hits` for each */
     real limit[ROW_TILE]; /* finite or -inf */
@@ -62,7 +63,7 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
 }
 
-/* Whether a row's running maximum, an integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
+/* Whether a row's running maximum, an even integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
  * no weight overflows, with what V makes of it, and none is lost to underflow. From the row's own numbers and the
  * tile's alone. */
 INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm, real max)
@@ -84,10 +85,13 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
     if (begin >= end) return false;
     int r = group->rows++;
     if (r == 0) {
-        group->begin = begin, group->end = end, group->same_sight = group->fused = true;
+        group->begin = group->seen_begin = begin, group->end = group->seen_end = end;
+        group->same_sight = group->fused = true;
     } else {
         group->same_sight = group->same_sight && begin == group->row_begin[0] && end == group->row_end[0];
         group->begin = lsp_min(group->begin, begin), group->end = lsp_max(group->end, end);
+        group->seen_begin = lsp_max(group->seen_begin, begin);
+        group->seen_end = lsp_min(group->seen_end, end);
     }
     group->row_begin[r] = begin, group->row_end[r] = end;
     group->position[r] = sight->position - tile->first;
@@ -95,7 +99,6 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
     group->out[r] = (real *)rows->out + row * shape->d_v;
     group->max[r] = (real *)rows->max + row;
     group->sum[r] = (real *)rows->sum + row;
-    group->fused = group->fused && begin == 0 && end == shape->tile_keys;
     return true;
 }
 
@@ -116,7 +119,7 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
     double norm = rows->norm[row];
     if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
     group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
-    group->fused = group->fused && group->keep[r];
+    group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || *group->max[r] == (real)0);
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */

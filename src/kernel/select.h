@@ -382,7 +382,7 @@ static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates
         double total = (double)((const real *)sum)[r], own = 0;
         for (int32_t i = 0; i < *row.count; i += LANES)
             vec_store(row.scores + i,
-                      vec_exp2_from(vec_fma(vec_load(row.scores + i), factor, base), (real)0));
+                      vec_exp2(false, vec_fma(vec_load(row.scores + i), factor, base), vec_zero()));
         for (int32_t i = 0; i < *row.count; i++) own += (double)row.scores[i];
         double divisor = renormalize ? own : total;
         if (total != total) divisor = total;

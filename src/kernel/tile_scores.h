@@ -6,6 +6,7 @@
 
 #include "kernel/product.h"
 #include "kernel/row_group.h"
+#include "kernel/tile_softmax.h"
 #include "kernel/vec_math.h"
 
 enum { DISTANCE_LIMIT = 1 << 30 };
@@ -59,10 +60,10 @@ INLINE void scores_keep(const int cols, row_group *group, int r, int64_t key, co
 /* Or, in a fused group, their powers are, and the sums by lane, as softmax_row does it. */
 INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, shift = vec_set(ROUND_SHIFT - *group->max[r]);
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, base = vec_set(*group->max[r]);
     UNROLL
     for (int c = 0; c < COL_TILE; c++) {
-        vec power = vec_exp2_near(scores[c], shift);
+        vec power = vec_exp2(true, scores[c], base);
         vec_store(group->p[r] + key + c * LANES, power);
         sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], power);
     }
@@ -71,13 +72,13 @@ INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores
 /* Or both: the scores are stored, and of those above the row's limit a bit is set. */
 INLINE void scores_sift(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, shift = vec_set(ROUND_SHIFT - *group->max[r]);
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, base = vec_set(*group->max[r]);
     vec limit = vec_set(group->limit[r]);
     UNROLL
     for (int c = 0; c < COL_TILE; c++) {
         vec_store(group->p[r] + key + c * LANES, scores[c]);
         group->hits[r][key / LANES + c] = (hit_lanes)vec_greater(scores[c], limit);
-        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], vec_exp2_near(scores[c], shift));
+        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], vec_exp2(true, scores[c], base));
     }
 }
 
@@ -105,29 +106,85 @@ INLINE void scores_block(const int rows, const int cols, const scores_use use, r
     }
 }
 
-/* Over the strips [strip, strip_end). Of strips that no row sees to the end, blocks are left out, and half blocks
- * where a block is a whole strip: scores_mask writes what is missing. */
-INLINE void scores_rows(const int rows, const scores_use use, row_group *group, const lsp_tile_shape *shape,
-                        const unit *tile_k, int64_t strip, int64_t strip_end)
+/* Unseen keys among [key, key_end) get -inf by assignment, whatever their k was. */
+INLINE void scores_hide(row_group *group, int r, int64_t key, int64_t key_end)
 {
-    const int block = COL_TILE * LANES, half = block / 2;
-    int64_t depth = shape->k_depth / UNIT_ELEMENTS;
+    real *p = group->p[r];
+    for (int64_t j = key; j < lsp_min(group->row_begin[r], key_end); j++) p[j] = -(real)INFINITY;
+    for (int64_t j = lsp_max(group->row_end[r], key); j < key_end; j++) p[j] = -(real)INFINITY;
+}
+
+/* Keys of a strip whose scores are taken together: blocks of registers, and whole grains of probabilities. */
+enum {
+    BLOCK_KEYS = COL_TILE * LANES,
+    STEP_KEYS = COL_TILE * LANES > SUM_LANES *UNIT_ELEMENTS ? COL_TILE *LANES : SUM_LANES *UNIT_ELEMENTS
+};
+
+/* Those from `column` on, without blocks that no row sees, and without half of one that is a whole strip. */
+INLINE void scores_step(const int rows, const scores_use use, row_group *group, int64_t depth,
+                        const unit *strip_k, int64_t strip, int64_t column)
+{
+    const int half = BLOCK_KEYS / 2;
+    for (int64_t c = column; c < column + STEP_KEYS; c += BLOCK_KEYS) {
+        int64_t begin = group->begin - strip * STRIP_KEYS - c, end = group->end - strip * STRIP_KEYS - c;
+        if (use == SCORES_KEEP && (begin >= BLOCK_KEYS || end <= 0)) continue;
+        bool halves = use == SCORES_KEEP && COL_TILE * LANES == 1 * STRIP_KEYS;
+        if (halves && end <= half)
+            scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, strip_k, strip, 0);
+        else if (halves && begin >= half)
+            scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, strip_k, strip, half);
+        else
+            scores_block(rows, COL_TILE, use, group, depth, strip_k, strip, c);
+    }
+}
+
+INLINE void scores_start(const int rows, row_group *group)
+{
     UNROLL
     for (int r = 0; r < rows; r++)
         for (int g = 0; g < SUM_VECS; g++)
             group->lane_max[r][g] = vec_set(-(real)INFINITY), group->lane_sum[r][g] = vec_zero();
+}
+
+/* Over the strips [strip, strip_end). Of what no row sees there scores_mask writes what is missing. */
+INLINE void scores_rows(const int rows, const scores_use use, row_group *group, const lsp_tile_shape *shape,
+                        const unit *tile_k, int64_t strip, int64_t strip_end)
+{
+    int64_t depth = shape->k_depth / UNIT_ELEMENTS;
+    scores_start(rows, group);
+    for (; strip < strip_end; strip++)
+        for (int column = 0; column < STRIP_KEYS; column += STEP_KEYS)
+            scores_step(rows, use, group, depth, tile_k + strip * depth * STRIP_KEYS, strip, column);
+}
+
+/* The powers of a fused group's keys of which some row does not see all. */
+INLINE void scores_edge(row_group *group, int64_t key, int64_t key_end)
+{
+    key = lsp_max(key, group->begin / KEY_GRAIN * KEY_GRAIN);
+    key_end = lsp_min(key_end, lsp_round_up(group->end, KEY_GRAIN));
+    for (int r = 0; r < ROW_TILE; r++) {
+        scores_hide(group, r, key, key_end);
+        softmax_row(group, r, (score_power){(real)1, *group->max[r]}, key, key_end);
+    }
+}
+
+/* A fused group whose rows do not see all of the strips. Apart from scores_rows, whose loop then keeps its registers. */
+static __attribute__((noinline)) void scores_cut(row_group *group, const lsp_tile_shape *shape,
+                                                 const unit *tile_k, int64_t strip, int64_t strip_end)
+{
+    int64_t depth = shape->k_depth / UNIT_ELEMENTS;
+    scores_start(ROW_TILE, group);
     for (; strip < strip_end; strip++) {
         const unit *k = tile_k + strip * depth * STRIP_KEYS;
-        int64_t begin = group->begin - strip * STRIP_KEYS, end = group->end - strip * STRIP_KEYS;
-        for (int column = 0; column < STRIP_KEYS; column += block) {
-            if (column + block <= begin || column >= end) continue;
-            bool halves = use == SCORES_KEEP && block == STRIP_KEYS;
-            if (halves && end <= half)
-                scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, k, strip, 0);
-            else if (halves && begin >= half)
-                scores_block(rows, COL_TILE / 2, SCORES_KEEP, group, depth, k, strip, half);
-            else
-                scores_block(rows, COL_TILE, use, group, depth, k, strip, column);
+        for (int column = 0; column < STRIP_KEYS; column += STEP_KEYS) {
+            int64_t key = strip * STRIP_KEYS + column, key_end = key + STEP_KEYS;
+            if (key_end <= group->begin || key >= group->end) continue;
+            if (key >= group->seen_begin && key_end <= group->seen_end) {
+                scores_step(ROW_TILE, SCORES_POWER, group, depth, k, strip, column);
+                continue;
+            }
+            scores_step(ROW_TILE, SCORES_KEEP, group, depth, k, strip, column);
+            scores_edge(group, key, key_end);
         }
     }
 }
@@ -160,12 +217,11 @@ static void scores_rule(row_group *group, int r, const lsp_score_rule *rule, int
     }
 }
 
-/* Unseen keys get -inf by assignment, whatever their k was; the row's maxima are found again, if they count. */
+/* After that the row's maxima are found again, if they count. */
 static void scores_mask(row_group *group, int r, int64_t strip, int64_t strip_end)
 {
     real *p = group->p[r];
-    for (int64_t j = strip * STRIP_KEYS; j < group->row_begin[r]; j++) p[j] = -(real)INFINITY;
-    for (int64_t j = group->row_end[r]; j < strip_end * STRIP_KEYS; j++) p[j] = -(real)INFINITY;
+    scores_hide(group, r, strip * STRIP_KEYS, strip_end * STRIP_KEYS);
     if (group->keep[r]) return;
     vec *maxima = group->lane_max[r];
     for (int g = 0; g < SUM_VECS; g++) maxima[g] = vec_set(-(real)INFINITY);
@@ -178,8 +234,12 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
     group->factor = score_factor(rule);
-    if (FUSES && group->fused && group->rows == ROW_TILE) {
-        if (group->sifts)
+    bool all_seen = group->seen_begin <= strip * STRIP_KEYS && group->seen_end >= strip_end * STRIP_KEYS;
+    if (group->fused && group->rows == ROW_TILE &&
+        (!group->sifts || (all_seen && group->end - group->begin == shape->tile_keys))) {
+        if (!all_seen)
+            scores_cut(group, shape, tile_k, strip, strip_end);
+        else if (group->sifts)
             scores_rows(ROW_TILE, SCORES_SIFT, group, shape, tile_k, strip, strip_end);
         else
             scores_rows(ROW_TILE, SCORES_POWER, group, shape, tile_k, strip, strip_end);

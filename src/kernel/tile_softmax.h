@@ -7,15 +7,19 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-/* The new maxima, and the powers of two alpha by which what came before shrinks. Maxima are rounded up to integers, but
+/* The new maxima, and the powers of two alpha by which what came before shrinks. Maxima are rounded up to even integers, but
  * not in bf16, where the rounding of weights must not touch that of the largest: it is 1. */
 INLINE void softmax_scale(row_group *group)
 {
     for (int r = 0; r < group->rows; r++) {
         real before = *group->max[r], now = before;
+        if (group->fused) { /* all of that stays */
+            group->alpha[r] = (real)1;
+            continue;
+        }
         if (!group->keep[r]) {
             real tile_max = lanes_max(group->lane_max[r]) * group->factor;
-            if (!BRAIN) tile_max = real_ceil(tile_max);
+            if (!BRAIN) tile_max = real_ceil_even(tile_max);
             now = before > tile_max ? before : tile_max;
         }
         /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
@@ -36,7 +40,7 @@ INLINE vec softmax_power(score_power how, const real *scores)
 #if BRAIN
     return vec_exp2_brain(vec_fma(vec_load(scores), vec_set(how.factor), vec_set(BRAIN_BIAS - how.base)));
 #else
-    return vec_exp2_from(vec_load(scores), how.base);
+    return vec_exp2(false, vec_load(scores), vec_set(how.base));
 #endif
 }
 
@@ -53,15 +57,14 @@ INLINE score_power softmax_near(row_group *group, int r, int64_t key, int64_t ke
     return (score_power){(real)1, (real)0};
 }
 
-/* p_j = exp2(s_j - base) in place for whole grains of keys; the sums by lanes (key index modulo SUM_LANES). In
+/* p_j = exp2(s_j - base) in place for whole grains of keys; adds to the sums by lanes (key index modulo SUM_LANES). In
  * bf16 what is added is what is multiplied with V: the weights add up to 1 whatever their rounding. */
-INLINE void softmax_row(row_group *group, int r, int64_t key, int64_t key_end)
+INLINE void softmax_row(row_group *group, int r, score_power how, int64_t key, int64_t key_end)
 {
     real *p = group->p[r];
     vec sum[SUM_VECS];
-    score_power how = softmax_near(group, r, key, key_end);
     UNROLL
-    for (int v = 0; v < SUM_VECS; v++) sum[v] = vec_zero();
+    for (int v = 0; v < SUM_VECS; v++) sum[v] = group->lane_sum[r][v];
     for (; key < key_end; key += SUM_LANES * UNIT_ELEMENTS) {
         vec power[SUM_VECS * UNIT_ELEMENTS];
         UNROLL
@@ -84,7 +87,8 @@ static void tile_softmax(row_group *group)
 {
     int64_t key = group->begin / KEY_GRAIN * KEY_GRAIN, key_end = lsp_round_up(group->end, KEY_GRAIN);
     softmax_scale(group);
-    for (int r = 0; r < group->rows && !group->fused; r++) softmax_row(group, r, key, key_end);
+    for (int r = 0; r < group->rows && !group->fused; r++)
+        softmax_row(group, r, softmax_near(group, r, key, key_end), key, key_end);
     for (int r = 0; r < group->rows; r++)
         *group->sum[r] = real_fma(*group->sum[r], group->alpha[r], lanes_sum(group->lane_sum[r]));
 }

@@ -18,24 +18,18 @@
 
 /* LANES columns: 2^(s - base) weight is what their rows of W hold. */
 typedef struct mirror_columns {
-    vec shift, least, weight;
+    vec base, weight;
 } mirror_columns;
 
 INLINE mirror_columns mirror_load(const real *base, const real *weight)
 {
-    vec b = vec_load(base);
-    return (mirror_columns){vec_sub(vec_set(ROUND_SHIFT + EXPONENT_BIAS), b),
-                            vec_sub(b, vec_set(EXPONENT_BIAS)), vec_load(weight)};
+    return (mirror_columns){vec_load(base), vec_load(weight)};
 }
 
-/* As vec_exp2_from, with a base for each lane, and times the weights. */
+/* As attend has them, with a base for each lane, and times the weights. */
 INLINE vec mirror_weights(mirror_columns at, vec s)
 {
-    s = vec_max(at.least, s); /* in this order NaN stays */
-    vec rounded = vec_add(s, at.shift), fraction = vec_sub(s, vec_sub(rounded, at.shift));
-    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
-    vec power = vec_mul(vec_fma(tail, fraction, vec_set((real)1)), vec_exponent_from_low_bits(rounded));
-    return vec_mul(power, at.weight);
+    return vec_mul(vec_exp2(false, s, at.base), at.weight);
 }
 
 /* Scores of ROW_TILE key rows that are seen from the whole tile, which become weights while they are in registers. */
@@ -83,7 +77,8 @@ static void mirror_advance(row_group *group, const lsp_tile_shape *shape, const 
                            const lsp_row_tile *tile, bool far)
 {
     int64_t begin = group->begin / KEY_GRAIN * KEY_GRAIN, end = lsp_round_up(group->end, KEY_GRAIN);
-    bool fused = group->fused && group->rows == ROW_TILE && !far && rule->softcap == 0 && rule->slope == 0;
+    bool whole = group->seen_begin == 0 && group->seen_end == shape->tile_keys;
+    bool fused = whole && group->rows == ROW_TILE && !far && rule->softcap == 0 && rule->slope == 0;
     group->fused = false;
     if (!fused) tile_scores(group, shape, rule, tile->tile.k);
     for (int r = 0; r < group->rows; r++)

@@ -14,9 +14,9 @@
 
 #define VEC_ISA LSP_ISA_AVX2
 /* Register tile: ROW_TILE x COL_TILE accumulators, COL_TILE operands and a broadcast in 16 registers. */
-#define ROW_TILE 6
-#define COL_TILE 2
-#define FUSES    1 /* see vec_avx512.h */
+#define ROW_TILE       6
+#define COL_TILE       2
+#define EXP2_NEAR_ZERO 0
 
 #if REAL_BITS == 32
 typedef __m256 vec;

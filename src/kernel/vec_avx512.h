@@ -17,10 +17,6 @@
 /* Register tile: ROW_TILE x COL_TILE accumulators, COL_TILE operands and a broadcast in 32 registers. */
 #define ROW_TILE 6
 #define COL_TILE 4
-/* Whether groups of rows may take powers while scores are in registers: in f64, whose polynomial is longer, the compiler
- * runs out of them (0.72 of the FMA peak in place of 0.83). */
-#define FUSES (REAL_BITS == 32)
-
 #if REAL_BITS == 32
 typedef __m512 vec;
 #    define LANES   16
@@ -197,6 +193,19 @@ INLINE vec vec_scale(vec a, split_exponent exponent)
     return VOP(scalef)(a, exponent.whole);
 }
 #endif
+
+/* a - round(a), ties to even (0 where a is infinite), and a * 2^whole for integers: one instruction each. */
+#define VEC_HAS_SPLIT_NEAREST
+#define EXP2_NEAR_ZERO 1
+INLINE vec vec_fraction(vec a)
+{
+    return VOP(reduce)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_scale_whole(vec a, vec whole)
+{
+    return VOP(scalef)(a, whole);
+}
 
 /* The low bits of the mantissa moved into the place of the exponent. */
 INLINE vec vec_exponent_from_low_bits(vec a)

@@ -14,17 +14,29 @@
  * where vec_fma rounds twice, more than is left of 2 ulp, so that there it has a term more; in f64 3e-17 relative;
  * tanh 9e-9 and 1.4e-17. */
 #if REAL_BITS == 32 && defined(VEC_ROUNDS_TWICE)
-static const real exp2_coefficients[] = {0x1.62e430p-1F, 0x1.ebfbdcp-3F,  0x1.c6aee8p-5F,
-                                         0x1.3b2d4cp-7F, 0x1.5f3e52p-10F, 0x1.41fbbep-13F};
+#    define EXP2_COEFFICIENTS(x)                                                                             \
+        {                                                                                                    \
+            x * 0x1.62e430p-1F, x * 0x1.ebfbdcp-3F, x * 0x1.c6aee8p-5F, x * 0x1.3b2d4cp-7F,                  \
+                x * 0x1.5f3e52p-10F, x * 0x1.41fbbep-13F, x                                                  \
+        }
 #elif REAL_BITS == 32
-static const real exp2_coefficients[] = {0x1.62e424p-1F, 0x1.ebf9b4p-3F, 0x1.c6bad0p-5F, 0x1.3cecd8p-7F,
-                                         0x1.5aa032p-10F};
+#    define EXP2_COEFFICIENTS(x)                                                                             \
+        {                                                                                                    \
+            x * 0x1.62e424p-1F, x * 0x1.ebf9b4p-3F, x * 0x1.c6bad0p-5F, x * 0x1.3cecd8p-7F,                  \
+                x * 0x1.5aa032p-10F, x                                                                       \
+        }
 #else
-static const real exp2_coefficients[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c5a4p-3,  0x1.c6b08d7049fe8p-5,
-                                         0x1.3b2ab6fba011ap-7,  0x1.5d87fe78cd6c6p-10, 0x1.4309130ed8ca4p-13,
-                                         0x1.ffcbfba983a3ep-17, 0x1.62bfc79d5154fp-20, 0x1.b5267cda900f8p-24,
-                                         0x1.e61b4f91944c9p-28, 0x1.e79bbe859ea20p-32};
+#    define EXP2_COEFFICIENTS(x)                                                                             \
+        {                                                                                                    \
+            x * 0x1.62e42fefa39efp-1, x * 0x1.ebfbdff82c5a4p-3, x * 0x1.c6b08d7049fe8p-5,                    \
+                x * 0x1.3b2ab6fba011ap-7, x * 0x1.5d87fe78cd6c6p-10, x * 0x1.4309130ed8ca4p-13,              \
+                x * 0x1.ffcbfba983a3ep-17, x * 0x1.62bfc79d5154fp-20, x * 0x1.b5267cda900f8p-24,             \
+                x * 0x1.e61b4f91944c9p-28, x * 0x1.e79bbe859ea20p-32, x                                      \
+        }
 #endif
+/* 1 stands at the end, behind EXP2_TERMS of them. */
+static const real exp2_coefficients[] = EXP2_COEFFICIENTS((real)1),
+                  exp2_halves[] = EXP2_COEFFICIENTS((real)0.5);
 #if REAL_BITS == 32
 static const real tanh_coefficients[] = {-0x1.555532p-2F, 0x1.110726p-3F, -0x1.b83c5ap-5F, 0x1.52269cp-6F,
                                          -0x1.75e1d2p-8F};
@@ -35,18 +47,21 @@ static const real tanh_coefficients[] = {
     -0x1.df5578befc37fp-13, 0x1.43911f4ee36d4p-14, -0x1.0da7240f497c0p-16};
 #endif
 enum {
-    EXP2_TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0],
+    EXP2_TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0] - 1,
     TANH_TERMS = sizeof tanh_coefficients / sizeof tanh_coefficients[0]
 };
 
 /* Adding 1.5 * 2^23 (2^52) rounds to an integer, which then stands in the low bits; with the bias of exponents on
- * top they are an exponent. The lowest exponent is the one below the normal numbers: its bits are those of zero. */
+ * top they are an exponent. The lowest exponent is the one below the normal numbers: its bits are those of zero. What is
+ * added besides is even, so that ties, as elsewhere, go to the even integer. */
 #if REAL_BITS == 32
 #    define ROUND_SHIFT   0x1.8p23F
 #    define EXPONENT_BIAS 127.0F
+#    define EVEN_BIAS     128.0F
 #else
 #    define ROUND_SHIFT   0x1.8p52
 #    define EXPONENT_BIAS 1023.0
+#    define EVEN_BIAS     1024.0
 #endif
 
 INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
@@ -57,40 +72,49 @@ INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
     return sum;
 }
 
-/* 2^(s - base), of which `rounded` is s + ROUND_SHIFT - base, where the result is a normal number and s is finite: the
- * fraction of s does not know base, which is an integer. */
-INLINE vec vec_exp2_near(vec s, vec shift)
+/* 2^(s - base) for a score s <= base, or -inf (0), and base an even integer of at most FAR. Exactly 1 at base; 0 below
+ * the normal numbers (needs flush-to-zero); NaN stays NaN. s is split into round(s), ties to even, and a fraction, which
+ * does not know base. Where `near` (a constant) s is finite and the result a normal number, whether or not above 1, and,
+ * where there is VEC_HAS_SPLIT_NEAREST, base is 0: with fewer instructions, the same bits. */
+INLINE vec vec_exp2(const bool near, vec s, vec base)
 {
+#ifdef VEC_HAS_SPLIT_NEAREST
+    vec fraction = vec_fraction(s), whole = vec_sub(s, fraction);
+    const real *coefficients = exp2_coefficients;
+    if (REAL_BITS == 64) /* or the compiler keeps them in registers, which then do not suffice for scores */
+        __asm__ volatile("" : "+r"(coefficients));
+    vec tail = vec_polynomial(coefficients, EXP2_TERMS, fraction);
+    vec power = vec_fma(tail, fraction, vec_set(coefficients[EXP2_TERMS]));
+    return vec_scale_whole(power, near ? whole : vec_sub(whole, base));
+#else
+    vec shift = vec_sub(vec_set(near ? ROUND_SHIFT : ROUND_SHIFT + EVEN_BIAS), base);
+    if (!near) s = vec_max(vec_sub(base, vec_set(EVEN_BIAS)), s); /* in this order NaN stays */
     vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
-    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
-    return vec_add_exponent(vec_fma(tail, fraction, vec_set((real)1)), rounded);
+    if (near) {
+        vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
+        return vec_add_exponent(vec_fma(tail, fraction, vec_set((real)1)), rounded);
+    }
+    /* A product, which keeps NaN; the odd half of the exponents' bias goes with the polynomial, as the even integer of a
+     * tie must not depend on it. */
+    vec tail = vec_polynomial(exp2_halves, EXP2_TERMS, fraction);
+    return vec_mul(vec_fma(tail, fraction, vec_set((real)0.5)), vec_exponent_from_low_bits(rounded));
+#endif
 }
 
-/* 2^(s - base) for s <= base (also -inf: 0), base an integer of at most FAR. Exactly 1 at base; 0 below the normal
- * numbers (needs flush-to-zero); NaN stays NaN, for which the last step is a product. The same bits as
- * vec_exp2_near gives. */
-INLINE vec vec_exp2_from(vec s, real base)
-{
-    vec shift = vec_set((ROUND_SHIFT + EXPONENT_BIAS) - base);
-    s = vec_max(vec_set(base - EXPONENT_BIAS), s); /* in this order NaN stays */
-    vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
-    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
-    return vec_mul(vec_fma(tail, fraction, vec_set((real)1)), vec_exponent_from_low_bits(rounded));
-}
-
-INLINE real real_ceil(real x)
+/* The smallest even integer that is at least x. */
+INLINE real real_ceil_even(real x)
 {
 #if REAL_BITS == 32
-    return __builtin_ceilf(x);
+    return 2 * __builtin_ceilf(x * (real)0.5);
 #else
-    return __builtin_ceil(x);
+    return 2 * __builtin_ceil(x * 0.5);
 #endif
 }
 
 /* 2^x for an integer x <= 0 (bf16: any), also -inf; NaN stays NaN. */
 INLINE real real_power(real x)
 {
-    if (BRAIN) return vec_exp2_from(vec_set(x), (real)0)[0];
+    if (BRAIN) return vec_exp2(false, vec_set(x), vec_zero())[0];
     if (x < (real)1 - EXPONENT_BIAS) return (real)0;
     if (x != x) return x;
     return vec_exponent_from_low_bits(vec_set(x + (ROUND_SHIFT + EXPONENT_BIAS)))[0];
@@ -143,7 +167,7 @@ INLINE vec vec_tanh(vec y)
 {
     vec one = vec_set((real)1), size = vec_abs(y), square = vec_mul(y, y);
     vec small = vec_fma(vec_mul(vec_polynomial(tanh_coefficients, TANH_TERMS, square), square), y, y);
-    vec decay = vec_exp2_from(vec_mul(size, vec_set((real)-2.8853900817779268147)), (real)0);
+    vec decay = vec_exp2(false, vec_mul(size, vec_set((real)-2.8853900817779268147)), vec_zero());
     vec large = vec_copysign(vec_div(vec_sub(one, decay), vec_add(one, decay)), y);
     return vec_select_less(size, vec_set((real)0.625), small, large);
 }

@@ -12,8 +12,8 @@
 #define VEC_ISA          LSP_ISA_PORTABLE
 #define ROW_TILE         4
 #define COL_TILE         2
-#define FUSES            1 /* see vec_avx512.h */
-#define VEC_ROUNDS_TWICE   /* vec_fma */
+#define EXP2_NEAR_ZERO   0
+#define VEC_ROUNDS_TWICE /* vec_fma */
 
 #if REAL_BITS == 32
 typedef uint32_t lane_bits;
