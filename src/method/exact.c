@@ -231,7 +231,8 @@ static void compute_tiles(lsp_pass *p, const panel_work *w)
             p->empty_rows += result.empty_rows;
 #pragma omp atomic
             done += result.pairs;
-            if (thread == 0) lsp_pause_poll(plan);
+            /* Not after what was met before: ranks that rest whenever they are asked would never get on. */
+            if (thread == 0 && result.pairs > 0) lsp_pause_poll(plan);
             if (thread == 0 && plan->progress && plan->pairs > 0) {
                 double now;
 #pragma omp atomic read

@@ -158,7 +158,7 @@ static void run_panel(lsp_walk *walk, const task_list *tasks)
             double pairs = run_task(walk, tasks, task, &plan->rooms[thread], thread == 0);
 #pragma omp atomic
             done += pairs;
-            if (thread == 0) lsp_pause_poll(plan);
+            if (thread == 0 && pairs > 0) lsp_pause_poll(plan); /* else ranks might rest for ever */
             if (thread == 0 && plan->progress && plan->pairs > 0) {
                 double now;
 #pragma omp atomic read
