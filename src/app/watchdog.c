@@ -9,7 +9,9 @@
 #include "app/wire.h"
 #include "base/clock.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -21,6 +23,7 @@
 /* Of one process, as signals and the command itself are. */
 static struct {
     pthread_t thread;
+    sem_t wake; /* posted at the end */
     bool running;
     double limit; /* seconds */
     int rank, ranks;
@@ -185,14 +188,24 @@ static void hear(watch *w, double now, double before)
     }
 }
 
+/* Until the end of the run at most. */
+static void nap(double seconds)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    double end = (double)until.tv_nsec * 1e-9 + seconds;
+    until.tv_sec += (time_t)end;
+    until.tv_nsec = (long)((end - (double)(time_t)end) * 1e9);
+    while (sem_timedwait(&dog.wake, &until) != 0 && errno == EINTR) continue;
+}
+
 static void *keep_watch(void *user)
 {
     (void)user;
     double step = dog.limit / 20 < 5 ? dog.limit / 20 : 5, before = lsp_clock();
     watch w = {.moved = before, .freshest = before};
     for (int64_t tick = 0; !atomic_load(&dog.ended); tick++) {
-        const struct timespec nap = {(time_t)step, (long)((step - (double)(time_t)step) * 1e9)};
-        (void)nanosleep(&nap, NULL);
+        nap(step);
         double now = lsp_clock(), slept = now - before;
         /* This whole process was stopped, and so perhaps all: time counts anew. */
         if (slept > dog.limit / 2) {
@@ -221,6 +234,7 @@ void lsp_watchdog_start(lsp_app *app)
     atomic_store(&dog.phase, "start");
     bool fine = lsp_stack_prepare();
     fine = lsp_wire_open(app, &dog.wire) && fine;
+    fine = sem_init(&dog.wake, 0, 0) == 0 && fine;
     /* Signals are for the main thread. */
     sigset_t all, mask;
     (void)sigfillset(&all);
@@ -261,7 +275,10 @@ void lsp_watchdog_beat(void)
 void lsp_watchdog_stop(void)
 {
     atomic_store(&dog.ended, true);
-    if (dog.running) (void)pthread_join(dog.thread, NULL);
+    if (dog.running) {
+        (void)sem_post(&dog.wake);
+        (void)pthread_join(dog.thread, NULL);
+    }
     lsp_wire_close(&dog.wire);
     dog.running = false;
 }

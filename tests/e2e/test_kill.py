@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs that are killed at any moment: the next one goes on, and the last one ends with the checksum of a run never stopped.
 
-LONGSPAN_KILL_RUNS is how many runs are killed (default 8; 30 and more for a soak); LONGSPAN_KILL_SEED chooses when.
+LONGSPAN_KILL_RUNS is how many runs are killed (default 6; 30 and more for a soak); LONGSPAN_KILL_SEED chooses when.
 
 SPDX-License-Identifier: BSD-3-Clause
 """
@@ -18,7 +18,7 @@ import unittest
 
 from common import BIN, TIMEOUT, Case, environment, launcher, operands, read_output, write_input
 
-RUNS = int(os.environ.get("LONGSPAN_KILL_RUNS", "8"))
+RUNS = int(os.environ.get("LONGSPAN_KILL_RUNS", "6"))
 SEED = int(os.environ.get("LONGSPAN_KILL_SEED", "1"))
 STOPPED = 75
 
