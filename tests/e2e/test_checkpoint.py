@@ -157,15 +157,16 @@ class Checkpoint(Running):
         """The one before the last is used, with a notice; a damaged file alone is refused."""
         sums = self.run_whole()
         previous = self.checkpoint + ".prev"
-        for how in ("byte", "head"):
+        for how in ("byte", "head", "truncated", "missing"):
             with self.subTest(how):
                 self.expect_stop(self.stop(2))
                 if not os.path.exists(previous):
                     shutil.copy(self.checkpoint, previous)
                 self.damage(how)
-                os.rename(previous, previous + ".away")
-                self.refused(CONTENT, self.checkpoint)
-                os.rename(previous + ".away", previous)
+                if how != "missing":
+                    os.rename(previous, previous + ".away")
+                    self.refused(CONTENT, self.checkpoint)
+                    os.rename(previous + ".away", previous)
                 told = self.expect_end(2, sums)
                 self.assertIn("warning: the last checkpoint cannot be used", told)
                 self.assertEqual(self.told()["checkpoint"]["resumed_from"], previous)
@@ -174,9 +175,13 @@ class Checkpoint(Running):
         if how == "byte":
             with h5py.File(self.checkpoint, "r+") as file:
                 file["out"][0, 1, 1234, 5] += 1  # a row like any other
-        else:
+        elif how == "head":
             with h5py.File(self.checkpoint, "r+") as file:
                 file.attrs["progress"] = np.bytes_(b"phase = 0\ndone = 0.9\n")
+        elif how == "truncated":
+            os.truncate(self.checkpoint, os.path.getsize(self.checkpoint) // 2)
+        else:
+            os.remove(self.checkpoint)
 
     # ---- other methods ----
 
