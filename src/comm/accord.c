@@ -22,18 +22,15 @@ lsp_status lsp_accord_create(lsp_context *ctx, lsp_accord **out)
     lsp_accord *accord = lsp_memory_zalloc(1, sizeof *accord);
     lsp_status status =
         accord ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for an accord");
+    if (accord) *accord = (lsp_accord){.ctx = ctx, .comm = MPI_COMM_NULL};
     *out = accord;
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) {
-        accord->ctx = ctx;
-        accord->comm = MPI_COMM_NULL;
         status = lsp_context_mpi(ctx, MPI_Comm_dup(ctx->comm, &accord->comm), "copying the communicator");
         if (status == LSP_OK) (void)MPI_Comm_set_errhandler(accord->comm, MPI_ERRORS_RETURN);
         status = lsp_context_agree(ctx, status);
     }
-    if (status == LSP_OK) return LSP_OK;
-    lsp_memory_free(accord);
-    *out = NULL;
+    if (status != LSP_OK) lsp_accord_destroy(out);
     return status;
 }
 

@@ -141,14 +141,14 @@ static void look_scores(const look_call *call, row_group *group, const look_grou
     int64_t begin = strip * STRIP_KEYS, end = begin + STRIP_KEYS;
     const unit *k = call->tile->k;
     switch (group->rows) {
-    case 1: scores_rows(1, false, group, call->shape, k, strip, strip + 1); break;
-    case 2: scores_rows(2, false, group, call->shape, k, strip, strip + 1); break;
-    case 3: scores_rows(3, false, group, call->shape, k, strip, strip + 1); break;
+    case 1: scores_rows(1, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
+    case 2: scores_rows(2, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
+    case 3: scores_rows(3, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
 #    if ROW_TILE > 4
-    case 4: scores_rows(4, false, group, call->shape, k, strip, strip + 1); break;
-    case 5: scores_rows(5, false, group, call->shape, k, strip, strip + 1); break;
+    case 4: scores_rows(4, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
+    case 5: scores_rows(5, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
 #    endif
-    default: scores_rows(ROW_TILE, false, group, call->shape, k, strip, strip + 1);
+    default: scores_rows(ROW_TILE, SCORES_KEEP, group, call->shape, k, strip, strip + 1);
     }
     for (int r = 0; r < group->rows; r++) {
         real *p = group->p[r];

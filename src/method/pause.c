@@ -12,8 +12,9 @@ enum { WANT = 0, BUSY = 1 };
 lsp_status lsp_attention_set_pause(lsp_attention *plan, const lsp_pause *pause)
 {
     lsp_pausing *p = &plan->pausing;
-    p->asked = pause ? *pause : (lsp_pause){.want = NULL};
-    return pause && !p->accord ? lsp_accord_create(plan->ctx, &p->accord) : LSP_OK;
+    lsp_status status = pause && !p->accord ? lsp_accord_create(plan->ctx, &p->accord) : LSP_OK;
+    p->asked = pause && status == LSP_OK ? *pause : (lsp_pause){.want = NULL};
+    return status;
 }
 
 void lsp_pause_begin(lsp_attention *plan)
