@@ -81,6 +81,7 @@ static lsp_status choose_parts(lsp_app *app, const lsp_layer_input *input, bool 
     int bias = lsp_options_choice(app->options, LSP_KEY_LAYER_BIAS);
     bool norm = lsp_options_yes(app->options, LSP_KEY_LAYER_QK_NORM);
     lsp_status status = find_parts(app, input, wanted);
+    if (status != LSP_OK) return status;
     wanted[LSP_WEIGHT_QKV] = wanted[LSP_WEIGHT_OUT] = true;
     wanted[LSP_WEIGHT_Q_NORM] = wanted[LSP_WEIGHT_Q_NORM] && norm;
     wanted[LSP_WEIGHT_K_NORM] = wanted[LSP_WEIGHT_K_NORM] && norm;

@@ -23,11 +23,12 @@ static lsp_status check_shape(lsp_context *ctx, const lsp_layer_desc *desc)
     int64_t all, columns, line;
     if (!lsp_checked_mul(a->heads + 2 * a->kv_heads, a->d_k, &columns) || columns > INT_MAX ||
         desc->d_model > INT_MAX || !lsp_checked_mul(a->batch, lsp_max(a->n, a->m), &line) ||
-        !lsp_checked_mul(line, lsp_max(columns, desc->d_model), &all) || !lsp_checked_mul(all, 8, &all))
+        !lsp_checked_mul(line, lsp_max(columns, desc->d_model), &all) || !lsp_checked_mul(all, 8, &all) ||
+        !lsp_checked_mul(2 * columns, desc->d_model, &all) || !lsp_checked_mul(all, 16, &all))
         return lsp_context_fail(
             ctx, LSP_ERR_LIMIT,
             "layer: (heads + 2 kv_heads) head_dim and d_model must be below 2^31, and operands "
-            "of fewer than 2^63 bytes");
+            "and weights of fewer than 2^63 bytes");
     if (!desc->cross && a->n != a->m)
         return lsp_context_fail(ctx, LSP_ERR_USAGE,
                                 "layer: n = %" PRId64 " and m = %" PRId64 " differ, which needs a context",

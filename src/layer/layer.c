@@ -154,8 +154,17 @@ static bool take_arrays(lsp_layer *layer)
     return ok;
 }
 
+/* Of the caller's weights, which every rank has whole, and of what they are converted to. */
+static int64_t weight_bytes(const lsp_layer *layer, const lsp_layer_weights *w)
+{
+    const lsp_attention_desc *a = &layer->desc.attention;
+    int64_t elements = (lsp_layer_heads(&layer->desc) + a->heads) * a->d_k * layer->desc.d_model;
+    size_t each = lsp_dtype_size(w->type) + (w->type != layer->type ? lsp_dtype_size(layer->type) : 0);
+    return elements * (int64_t)each;
+}
+
 /* Before anything large is taken. */
-static lsp_status check_memory(lsp_layer *layer)
+static lsp_status check_memory(lsp_layer *layer, const lsp_layer_weights *weights)
 {
     const lsp_attention_desc *a = &layer->desc.attention;
     lsp_context_layout at = layer->ctx->layout;
@@ -172,17 +181,18 @@ static lsp_status check_memory(lsp_layer *layer)
         own += (layer->context.end - layer->context.begin) * layer->desc.d_model *
                (int64_t)lsp_dtype_size(layer->desc.context_type);
     int64_t attention = lsp_attention_get_estimate(layer->plan).footprint.total, limit = a->memory_limit;
-    int64_t total = homes + moving + own + attention;
+    int64_t held = weight_bytes(layer, weights), total = homes + moving + own + held + attention;
     layer->bytes += moving;
     if (limit <= 0 || total <= limit / at.node_ranks) return LSP_OK;
     const double mib = 1 << 20;
-    return lsp_context_fail(layer->ctx, LSP_ERR_LIMIT,
-                            "not enough memory: rank %d needs %.1f MiB (X and Y %.1f, projected rows %.1f, "
-                            "on their way %.1f, attention "
-                            "%.1f) and %d ranks share a node with %.1f MiB: use more nodes",
-                            at.rank, (double)total / mib, (double)own / mib, (double)homes / mib,
-                            (double)moving / mib, (double)attention / mib, at.node_ranks,
-                            (double)limit / mib);
+    return lsp_context_fail(
+        layer->ctx, LSP_ERR_LIMIT,
+        "not enough memory: rank %d needs %.1f MiB (weights %.1f, X and Y %.1f, projected rows "
+        "%.1f, on their way %.1f, attention %.1f) and %d ranks share a node with %.1f "
+        "MiB: use more nodes%s",
+        at.rank, (double)total / mib, (double)held / mib, (double)own / mib, (double)homes / mib,
+        (double)moving / mib, (double)attention / mib, at.node_ranks, (double)limit / mib,
+        at.node_ranks > 1 ? ", or fewer ranks a node with more threads each" : "");
 }
 
 /* ---- life ---------------------------------------------------------------------------------------- */
@@ -258,7 +268,7 @@ lsp_status lsp_layer_create(lsp_context *ctx, const lsp_layer_desc *desc, const 
     }
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) status = plan_attention(layer);
-    if (status == LSP_OK) status = lsp_context_agree(ctx, check_memory(layer));
+    if (status == LSP_OK) status = lsp_context_agree(ctx, check_memory(layer, weights));
     if (status == LSP_OK) status = lsp_context_agree(ctx, allocate(layer, weights));
     *out = layer;
     if (status != LSP_OK) lsp_layer_destroy(out);

@@ -383,6 +383,9 @@ static void test_refusals(void **state)
     d = plain_desc(1, 40, 2, 24, 12);
     d.attention.memory_limit = 1 << 16;
     refuse(&d, LSP_ERR_LIMIT, "not enough memory");
+    d = plain_desc(1, 4, 2, 1 << 18, 12); /* 96 MiB of weights on every rank, little else */
+    d.attention.memory_limit = (int64_t)ranks << 26;
+    refuse(&d, LSP_ERR_LIMIT, "weights 96.0");
     d = plain_desc(1, 40, 2, 24, 12);
     d.attention.method = LSP_METHOD_BLOCK;
     refuse(&d, LSP_ERR_USAGE, "block");
