@@ -66,6 +66,11 @@ lsp_status lsp_checkpoint_look(lsp_context *ctx, const char *file, lsp_checkpoin
 lsp_status lsp_checkpoint_load(lsp_attention *plan, const char *file, const char *marks, void *out,
                                lsp_checkpoint_info *info);
 
+/* Local. 16 hexadecimal digits that stand for all that a state of the plan with these marks belongs to: the same for
+ * runs that go on from each other's states. LSP_ERR_LIMIT. */
+enum { LSP_STATE_ID = 17 };
+lsp_status lsp_checkpoint_id(const lsp_attention *plan, const char *marks, char id[LSP_STATE_ID]);
+
 /* Collective. Removes `file` and `file`.prev, as far as they are there. Errors: LSP_ERR_FILE. */
 lsp_status lsp_checkpoint_remove(lsp_context *ctx, const char *file);
 

@@ -88,6 +88,10 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
  * decomposition that goes on has the bits of one never stopped; on another one it agrees to rounding. */
 lsp_status lsp_svd_save(lsp_svd_state *state, const char *file, const char *marks, int64_t *bytes);
 
+/* Local. As lsp_checkpoint_id, of a decomposition with these options. */
+lsp_status lsp_svd_id(lsp_operator *op, const lsp_svd_options *options, const char *marks,
+                      char id[LSP_STATE_ID]);
+
 /* Collective. By ScaLAPACK's pdgesvd on W itself, formed in double from q and k (whatever the operator computes
  * in) and dealt to a nearly square process grid: the reference, whose time grows with the cube of the size
  * (n = m = 1024 takes seconds, 2048 a minute). Of the options rank, tolerance and progress count. The

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "app/certificate.h"
 #include "app/checkpoint.h"
+#include "app/completed.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
@@ -26,6 +27,8 @@ typedef struct attend_state {
     lsp_weights weights;
     lsp_report report;
     lsp_keeper keeper;
+    char id[LSP_STATE_ID]; /* of the run; "" without checkpoints */
+    bool completed;        /* by another run: nothing is to be done */
 } attend_state;
 
 /* Adds whose limit it was to the library's text, which knows the number only. */
@@ -35,6 +38,19 @@ static lsp_status name_limit(attend_state *s)
     (void)snprintf(text, sizeof text, "%s", lsp_context_message(s->app->ctx));
     return lsp_context_fail(s->app->ctx, LSP_ERR_LIMIT, "%s (the limit is that of %s)", text,
                             s->report.memory_source);
+}
+
+/* The plan stands. */
+static lsp_status look_for_result(attend_state *s)
+{
+    lsp_context *ctx = s->app->ctx;
+    if (!s->keeper.base) return LSP_OK;
+    char *marks = lsp_completed_marks(&s->keeper);
+    lsp_status status = marks ? lsp_checkpoint_id(s->plan, marks, s->id)
+                              : lsp_context_fail(ctx, LSP_ERR_LIMIT, "no memory for the marks of a run");
+    lsp_memory_free(marks);
+    status = lsp_context_agree(ctx, status);
+    return status == LSP_OK ? lsp_completed_take(&s->keeper, s->id, &s->completed) : status;
 }
 
 /* Everything that can be refused before time is spent: input, options, memory, output, report. */
@@ -55,7 +71,8 @@ static lsp_status prepare(attend_state *s)
     s->input.desc.keep_values = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS) > 0;
     status = lsp_attention_create(app->ctx, &s->input.desc, &s->plan);
     if (status == LSP_ERR_LIMIT) status = name_limit(s);
-    if (status != LSP_OK) return status;
+    if (status == LSP_OK) status = look_for_result(s);
+    if (status != LSP_OK || s->completed) return status;
     report->estimate = lsp_attention_get_estimate(s->plan);
     report->isa = lsp_attention_get_isa(s->plan);
     report->flops = report->estimate.flops;
@@ -153,6 +170,7 @@ static lsp_status write_output(attend_state *s)
     lsp_memory_free(runs);
     if (status == LSP_OK) status = lsp_weights_write(app, &s->weights, &s->input.desc, s->plan, o, s->output);
     if (status == LSP_OK) status = lsp_result_describe(app, &s->input, s->report.isa, s->output);
+    if (status == LSP_OK) status = lsp_completed_sign(s->output, s->id);
     if (status == LSP_OK) status = lsp_output_checksum(s->output, LSP_RESULT_OUT, &s->report.out_checksum);
     if (status == LSP_OK && s->report.has_lse)
         status = lsp_output_checksum(s->output, LSP_RESULT_LSE, &s->report.lse_checksum);
@@ -196,21 +214,27 @@ static lsp_status report_run(attend_state *s)
         v->worst[2], v->worst[1], v->worst[0], v->max_rel_err, v->tolerance, v->max_lse_err);
 }
 
+static lsp_status make_result(attend_state *s)
+{
+    lsp_status status = read_operands(s);
+    if (status == LSP_OK) status = compute(s);
+    if (status == LSP_OK) status = verify(s);
+    bool failed = s->report.verified && !s->report.verify.passed;
+    return status == LSP_OK && !failed ? write_output(s) : status;
+}
+
 lsp_status lsp_attend_run(lsp_app *app)
 {
     attend_state s = {.app = app};
     s.report.input = &s.input;
     s.report.keeper = &s.keeper;
     lsp_status status = prepare(&s);
-    if (status == LSP_OK) status = read_operands(&s);
-    if (status == LSP_OK) status = compute(&s);
-    if (status == LSP_OK) status = verify(&s);
-    bool failed = s.report.verified && !s.report.verify.passed;
-    if (status == LSP_OK && !failed) status = write_output(&s);
+    bool goes_on = status == LSP_OK && !s.completed;
+    if (goes_on) status = make_result(&s);
     if (s.output) (void)lsp_output_discard(&s.output);
     /* Also after a failed verification: what it was computed from is not to be gone on from. */
-    if (status == LSP_OK) status = lsp_keeper_finish(&s.keeper);
-    if (status == LSP_OK) status = report_run(&s);
+    if (goes_on && status == LSP_OK) status = lsp_keeper_finish(&s.keeper);
+    if (goes_on && status == LSP_OK) status = report_run(&s);
     lsp_weights_free(&s.weights);
     lsp_operands_free(&s.operands);
     (void)lsp_attention_destroy(&s.plan);

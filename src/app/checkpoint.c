@@ -55,6 +55,13 @@ static void stop_listening(void)
 
 /* ---- what a state belongs to ----------------------------------------------------------------------- */
 
+static lsp_status too_long(const lsp_keeper *k)
+{
+    return lsp_context_fail(k->app->ctx, LSP_ERR_USAGE,
+                            "input.heads and the names of the input are too long for a checkpoint: name "
+                            "ranges of heads (0-99), or say checkpoint.file=none");
+}
+
 /* Rank 0. */
 static lsp_status mark_source(lsp_keeper *k, const char *name, const lsp_source *source, size_t *used)
 {
@@ -70,9 +77,7 @@ static lsp_status mark_source(lsp_keeper *k, const char *name, const lsp_source 
                  "%s = %s of a file of %lld bytes, modified at %lld.%09ld, xxh64 %s\n", name, source->dataset,
                  (long long)about.st_size, (long long)about.st_mtim.tv_sec, about.st_mtim.tv_nsec, sum);
     *used += length > 0 ? (size_t)length : MARKS_SIZE;
-    if (*used < MARKS_SIZE) return LSP_OK;
-    return lsp_context_fail(k->app->ctx, LSP_ERR_USAGE,
-                            "the names of the input are too long for a checkpoint");
+    return *used < MARKS_SIZE ? LSP_OK : too_long(k);
 }
 
 static lsp_status mark(lsp_keeper *k, const lsp_input *input)
@@ -82,10 +87,11 @@ static lsp_status mark(lsp_keeper *k, const lsp_input *input)
     k->marks = lsp_app_alloc(app, MARKS_SIZE, 1, "the marks of a checkpoint", &status);
     status = lsp_context_agree(app->ctx, status);
     if (status != LSP_OK) return status;
-    int length = snprintf(k->marks, MARKS_SIZE, "input.heads = %.4000s\ninput.layout = %s\n",
+    int length = snprintf(k->marks, MARKS_SIZE, "input.heads = %s\ninput.layout = %s\n",
                           lsp_options_text(app->options, LSP_KEY_INPUT_HEADS),
                           input->q.shape.layout == LSP_BNHD ? "bnhd" : "bhnd");
-    size_t used = length > 0 ? (size_t)length : 0;
+    size_t used = length > 0 ? (size_t)length : MARKS_SIZE;
+    if (used >= MARKS_SIZE) return too_long(k);
     if (app->layout.rank == 0) status = mark_source(k, "input.q", &input->q, &used);
     if (app->layout.rank == 0 && status == LSP_OK) status = mark_source(k, "input.k", &input->k, &used);
     if (app->layout.rank == 0 && status == LSP_OK) status = mark_source(k, "input.v", &input->v, &used);
@@ -155,7 +161,8 @@ static lsp_status look(lsp_keeper *k, lsp_input *input)
     lsp_status status = lsp_checkpoint_look(app->ctx, k->file, &k->resumed);
     if (status != LSP_OK) return status;
     if (k->resumed.found) return take_isa(k, input);
-    if (resume != RESUME_YES) return LSP_OK;
+    /* A run of several parts may have been stopped before it came to the later ones. */
+    if (resume != RESUME_YES || k->part > 0) return LSP_OK;
     return lsp_context_fail(
         app->ctx, LSP_ERR_FILE,
         "checkpoint.resume=yes, and there is no checkpoint '%s'; say auto to start without", k->file);
@@ -250,17 +257,6 @@ static lsp_status rest(void *user, lsp_want why)
     return conclude(k, why, status, bytes, begin);
 }
 
-/* The result of one part of several is saved; that of the only one is what the run ends with. */
-static lsp_status rest_svd(void *user, lsp_want why, bool finished, lsp_svd_state *state)
-{
-    lsp_keeper *k = user;
-    double begin = lsp_clock();
-    int64_t bytes = 0;
-    if (finished && (k->parts == 1 || k->resumed.done >= 1)) return LSP_OK;
-    lsp_status status = lsp_svd_save(state, k->file, k->marks, &bytes);
-    return conclude(k, why, status, bytes, begin);
-}
-
 static void tell_resumed(const lsp_keeper *k)
 {
     const lsp_checkpoint_info *from = &k->resumed;
@@ -270,6 +266,29 @@ static void tell_resumed(const lsp_keeper *k)
                       "longspan: warning: the last checkpoint cannot be used (%s); the one before is\n",
                       from->notice);
     (void)fprintf(stderr, "longspan: going on from %s, %.1f %% done\n", from->file, 100 * from->done);
+}
+
+/* A decomposition asks first when it has loaded its state, from one file or the other. */
+static lsp_want want_svd(void *user)
+{
+    lsp_keeper *k = user;
+    if (k->resumed.found && !k->told) {
+        tell_resumed(k);
+        if (!k->first.found) k->first = k->resumed;
+        k->told = true;
+    }
+    return want(k);
+}
+
+/* The result of one part of several is saved; that of the only one is what the run ends with. */
+static lsp_status rest_svd(void *user, lsp_want why, bool finished, lsp_svd_state *state)
+{
+    lsp_keeper *k = user;
+    double begin = lsp_clock();
+    int64_t bytes = 0;
+    if (finished && (k->parts == 1 || k->resumed.done >= 1)) return LSP_OK;
+    lsp_status status = lsp_svd_save(state, k->file, k->marks, &bytes);
+    return conclude(k, why, status, bytes, begin);
 }
 
 lsp_status lsp_keeper_attach(lsp_keeper *k, lsp_attention *plan, void *out)
@@ -289,9 +308,8 @@ lsp_status lsp_keeper_attach(lsp_keeper *k, lsp_attention *plan, void *out)
 const lsp_svd_pause *lsp_keeper_svd(lsp_keeper *k)
 {
     if (!k->base) return NULL;
-    if (k->resumed.found) tell_resumed(k);
-    if (k->resumed.found && !k->first.found) k->first = k->resumed;
-    k->svd = (lsp_svd_pause){.want = want,
+    k->told = false;
+    k->svd = (lsp_svd_pause){.want = want_svd,
                              .rest = rest_svd,
                              .user = k,
                              .resume = k->resumed.found ? k->file : NULL,
@@ -303,7 +321,8 @@ const lsp_svd_pause *lsp_keeper_svd(lsp_keeper *k)
 lsp_status lsp_keeper_finish(lsp_keeper *k)
 {
     lsp_status status = LSP_OK;
-    for (int64_t part = 0; k->base && status == LSP_OK && part < k->parts; part++) {
+    /* The first part's last: as long as it is there, a run that is killed meanwhile is known to be complete. */
+    for (int64_t part = k->parts - 1; k->base && status == LSP_OK && part >= 0; part--) {
         name_part(k, part);
         status = lsp_checkpoint_remove(k->app->ctx, k->file);
     }

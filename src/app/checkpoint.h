@@ -20,6 +20,7 @@ typedef struct lsp_keeper {
     double not_before;           /* no attempt to stop before that: the last one failed */
     lsp_checkpoint_info resumed; /* of the part at hand */
     lsp_checkpoint_info first;   /* of the first part that was gone on from */
+    bool told;                   /* that the part at hand was gone on with */
     int64_t written, failed;     /* checkpoints */
     int64_t bytes;               /* of the last */
     double seconds;              /* for all, of this rank */

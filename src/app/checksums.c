@@ -113,3 +113,11 @@ lsp_status lsp_checksums_check_file(lsp_app *app, const char *file, lsp_checksum
     lsp_memory_free(list.items);
     return status;
 }
+
+void lsp_checksums_add_json(cJSON *object, const lsp_checksum_count *count)
+{
+    cJSON *checksums = cJSON_AddObjectToObject(object, "checksums");
+    (void)cJSON_AddNumberToObject(checksums, "checked", count->checked);
+    (void)cJSON_AddNumberToObject(checksums, "failed", count->failed);
+    (void)cJSON_AddNumberToObject(checksums, "without", count->without);
+}

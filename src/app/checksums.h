@@ -4,6 +4,8 @@
 
 #include "app/app.h"
 
+#include <cjson/cJSON.h>
+
 typedef struct lsp_checksum_count {
     int checked, failed, without;
 } lsp_checksum_count;
@@ -14,5 +16,8 @@ lsp_status lsp_checksums_check(lsp_app *app, lsp_tensor *tensor, const char *dat
 
 /* Collective. The same for all datasets of a file that tell a checksum. */
 lsp_status lsp_checksums_check_file(lsp_app *app, const char *file, lsp_checksum_count *count);
+
+/* Local. Adds `checksums` to a report. */
+void lsp_checksums_add_json(cJSON *object, const lsp_checksum_count *count);
 
 #endif

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "app/svd.h"
 
+#include "app/completed.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/plot.h"
@@ -72,38 +73,6 @@ static lsp_status list_heads(lsp_svd_job *job)
     return lsp_context_agree(job->app->ctx, status);
 }
 
-/* Everything that can be refused before time is spent. */
-static lsp_status prepare(lsp_svd_job *job)
-{
-    lsp_app *app = job->app;
-    double begin = lsp_clock();
-    lsp_watchdog_phase("open", false);
-    lsp_status status = lsp_json_probe(app);
-    if (status == LSP_OK) status = lsp_plot_probe(app);
-    if (status == LSP_OK) status = lsp_input_open(app, &job->input);
-    if (status == LSP_OK) status = take_options(job);
-    if (status == LSP_OK) status = list_heads(job);
-    if (status == LSP_OK)
-        status = lsp_keeper_open(app, &job->input, job->full ? 0 : job->count, &job->keeper);
-    if (status != LSP_OK) return status;
-    lsp_attention_desc *d = &job->input.desc;
-    d->memory_limit = lsp_launch_memory_limit(app, &job->memory_source);
-    d->d_v = 0;                          /* values are not read */
-    if (job->full) d->compute = LSP_F64; /* the reference has the precision of its entries */
-    int64_t most = lsp_min(d->row_end - d->row_begin, d->key_end - d->key_begin);
-    job->rank = job->options.rank > 0 ? lsp_min(job->options.rank, most) : most;
-    job->vectors = *lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE) &&
-                   lsp_options_yes(app->options, LSP_KEY_OUTPUT_VECTORS);
-    job->seconds[LSP_PHASE_READ] = lsp_clock() - begin;
-    begin = lsp_clock();
-    status = lsp_svd_output_create(job);
-    /* With a tolerance only the end tells the ranks: that the file can be created is known by now. */
-    if (status == LSP_OK && job->output && job->options.tolerance > 0)
-        status = lsp_output_discard(&job->output);
-    job->seconds[LSP_PHASE_WRITE] = lsp_clock() - begin;
-    return status;
-}
-
 /* ---- one head ------------------------------------------------------------------------------------ */
 
 static lsp_status open_head(lsp_svd_job *job, lsp_svd_head *head, head_work *w)
@@ -127,6 +96,63 @@ static lsp_status open_head(lsp_svd_job *job, lsp_svd_head *head, head_work *w)
     head->key_run.head = d->kv_head_of ? d->kv_head_of[head->head] : head->head / group;
     job->isa = lsp_operator_get_isa(w->op);
     return LSP_OK;
+}
+
+/* The id of the run, by the operator of its first head. */
+static lsp_status name_run(lsp_svd_job *job, lsp_operator *op)
+{
+    lsp_context *ctx = job->app->ctx;
+    if (!job->keeper.base) return LSP_OK;
+    char *marks = lsp_completed_marks(&job->keeper);
+    lsp_status status = marks ? lsp_svd_id(op, &job->options, marks, job->id)
+                              : lsp_context_fail(ctx, LSP_ERR_LIMIT, "no memory for the marks of a run");
+    lsp_memory_free(marks);
+    return lsp_context_agree(ctx, status);
+}
+
+static lsp_status look_for_result(lsp_svd_job *job)
+{
+    head_work w = {.op = NULL};
+    if (!lsp_completed_may_be(&job->keeper)) return LSP_OK;
+    lsp_status status = open_head(job, &job->heads[0], &w);
+    if (status == LSP_OK) status = name_run(job, w.op);
+    if (status == LSP_OK) status = lsp_completed_take(&job->keeper, job->id, &job->completed);
+    (void)lsp_operator_destroy(&w.op);
+    return status;
+}
+
+/* Everything that can be refused before time is spent. */
+static lsp_status prepare(lsp_svd_job *job)
+{
+    lsp_app *app = job->app;
+    double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
+    lsp_status status = lsp_json_probe(app);
+    if (status == LSP_OK) status = lsp_plot_probe(app);
+    if (status == LSP_OK) status = lsp_input_open(app, &job->input);
+    if (status == LSP_OK) status = take_options(job);
+    if (status == LSP_OK) status = list_heads(job);
+    if (status == LSP_OK)
+        status = lsp_keeper_open(app, &job->input, job->full ? 0 : job->count, &job->keeper);
+    if (status != LSP_OK) return status;
+    lsp_attention_desc *d = &job->input.desc;
+    d->memory_limit = lsp_launch_memory_limit(app, &job->memory_source);
+    d->d_v = 0;                          /* values are not read */
+    if (job->full) d->compute = LSP_F64; /* the reference has the precision of its entries */
+    int64_t most = lsp_min(d->row_end - d->row_begin, d->key_end - d->key_begin);
+    job->rank = job->options.rank > 0 ? lsp_min(job->options.rank, most) : most;
+    job->vectors = *lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE) &&
+                   lsp_options_yes(app->options, LSP_KEY_OUTPUT_VECTORS);
+    job->seconds[LSP_PHASE_READ] = lsp_clock() - begin;
+    status = look_for_result(job);
+    if (status != LSP_OK || job->completed) return status;
+    begin = lsp_clock();
+    status = lsp_svd_output_create(job);
+    /* With a tolerance only the end tells the ranks: that the file can be created is known by now. */
+    if (status == LSP_OK && job->output && job->options.tolerance > 0)
+        status = lsp_output_discard(&job->output);
+    job->seconds[LSP_PHASE_WRITE] = lsp_clock() - begin;
+    return status;
 }
 
 static lsp_status read_head(lsp_svd_job *job, const lsp_svd_head *head, head_work *w)
@@ -238,6 +264,7 @@ static lsp_status run_head(lsp_svd_job *job, lsp_svd_head *head, lsp_progress *p
     lsp_status status = LSP_OK;
     if (job->done > 0) status = lsp_keeper_turn(&job->keeper, &job->input, job->done);
     if (status == LSP_OK) status = open_head(job, head, &w);
+    if (status == LSP_OK && job->done == 0) status = name_run(job, w.op);
     if (status == LSP_OK) status = read_head(job, head, &w);
     if (status == LSP_OK && job->done == 0) status = measure_peak(job);
     if (status == LSP_OK) status = decompose(job, head, &w, progress);
@@ -328,22 +355,27 @@ static lsp_status report(lsp_svd_job *job)
     return status;
 }
 
+static lsp_status make_result(lsp_svd_job *job)
+{
+    lsp_progress progress;
+    lsp_status status = LSP_OK;
+    lsp_progress_start(job->app, flops_expected(job), &progress);
+    for (int64_t i = 0; status == LSP_OK && i < job->count; i++)
+        status = run_head(job, &job->heads[i], &progress);
+    lsp_progress_end(&progress);
+    if (status == LSP_OK) status = measure_peak(job);
+    return status == LSP_OK ? write_output(job) : status;
+}
+
 lsp_status lsp_svd_run(lsp_app *app)
 {
     lsp_svd_job job = {.app = app, .passed = true};
-    lsp_progress progress;
     lsp_status status = prepare(&job);
-    if (status == LSP_OK) {
-        lsp_progress_start(app, flops_expected(&job), &progress);
-        for (int64_t i = 0; status == LSP_OK && i < job.count; i++)
-            status = run_head(&job, &job.heads[i], &progress);
-        lsp_progress_end(&progress);
-    }
-    if (status == LSP_OK) status = measure_peak(&job);
-    if (status == LSP_OK) status = write_output(&job);
+    bool goes_on = status == LSP_OK && !job.completed;
+    if (goes_on) status = make_result(&job);
     if (job.output) (void)lsp_output_discard(&job.output);
-    if (status == LSP_OK) status = lsp_keeper_finish(&job.keeper);
-    if (status == LSP_OK) status = report(&job);
+    if (goes_on && status == LSP_OK) status = lsp_keeper_finish(&job.keeper);
+    if (goes_on && status == LSP_OK) status = report(&job);
     for (int64_t i = 0; job.heads && i < job.count; i++) lsp_svd_destroy(&job.heads[i].svd);
     lsp_memory_free(job.heads);
     lsp_keeper_close(&job.keeper);

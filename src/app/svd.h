@@ -30,6 +30,8 @@ typedef struct lsp_svd_job {
     const char *memory_source;
     lsp_isa isa;
     lsp_keeper keeper;
+    char id[LSP_STATE_ID]; /* of the run; "" without checkpoints */
+    bool completed;        /* by another run: nothing is to be done */
     int64_t nonfinite, empty_rows;
     double seconds[LSP_PHASE_COUNT]; /* of this rank */
     double seconds_products;

@@ -1,4 +1,5 @@
 /* The file of `longspan svd`. SPDX-License-Identifier: BSD-3-Clause */
+#include "app/completed.h"
 #include "app/result.h"
 #include "app/svd.h"
 #include "base/checked.h"
@@ -195,6 +196,7 @@ lsp_status lsp_svd_output_commit(lsp_svd_job *job)
                  {"heads", lsp_options_text(app->options, LSP_KEY_INPUT_HEADS)},
                  {"isa", lsp_isa_name(job->isa)}};
     lsp_status status = lsp_result_sign(app, job->output);
+    if (status == LSP_OK) status = lsp_completed_sign(job->output, job->id);
     for (size_t i = 0; status == LSP_OK && i < sizeof texts / sizeof *texts; i++)
         status = lsp_output_attribute_text(job->output, -1, texts[i].name, texts[i].value);
     for (size_t i = 0; status == LSP_OK && i < sizeof numbers / sizeof *numbers; i++)

@@ -168,10 +168,7 @@ static cJSON *to_json(const verify_state *s, double seconds)
     if (s->input.q.tensor) lsp_json_add_shape(json, &s->input.desc);
     cJSON *times = cJSON_AddObjectToObject(json, "seconds");
     (void)cJSON_AddNumberToObject(times, "total", seconds);
-    cJSON *checksums = cJSON_AddObjectToObject(json, "checksums");
-    (void)cJSON_AddNumberToObject(checksums, "checked", s->checksums.checked);
-    (void)cJSON_AddNumberToObject(checksums, "failed", s->checksums.failed);
-    (void)cJSON_AddNumberToObject(checksums, "without", s->checksums.without);
+    lsp_checksums_add_json(json, &s->checksums);
     lsp_json_add_verify(json, s->compared ? &s->result : NULL);
     return json;
 }

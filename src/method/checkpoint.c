@@ -59,6 +59,16 @@ static lsp_status describe(lsp_attention *plan, const char *marks, saved *s)
     return lsp_context_fail(ctx, LSP_ERR_LIMIT, "the description of a checkpoint is too long");
 }
 
+lsp_status lsp_checkpoint_id(const lsp_attention *plan, const char *marks, char id[LSP_STATE_ID])
+{
+    lsp_saved_head *head = lsp_memory_zalloc(1, sizeof *head);
+    bool fits = head && lsp_identity_write(plan, marks, head->identity, sizeof head->identity);
+    if (fits) lsp_identity_digest(head->identity, id);
+    lsp_memory_free(head);
+    return fits ? LSP_OK
+                : lsp_context_fail(plan->ctx, LSP_ERR_LIMIT, "not enough memory to describe a checkpoint");
+}
+
 /* ---- how far a state is ------------------------------------------------------------------------ */
 
 static double count_pairs(const lsp_attention *plan)

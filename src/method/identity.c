@@ -93,6 +93,11 @@ bool lsp_identity_write(const lsp_attention *plan, const char *marks, char *text
     return w.used < size;
 }
 
+void lsp_identity_digest(const char *text, char id[LSP_STATE_ID])
+{
+    (void)snprintf(id, LSP_STATE_ID, "%016" PRIx64, hash_of(text, strlen(text)));
+}
+
 /* ---- reading ----------------------------------------------------------------------------------- */
 
 typedef struct line {
@@ -114,28 +119,34 @@ static bool next_line(const char **text, line *out)
     return true;
 }
 
-bool lsp_identity_value(const char *text, const char *name, char *value, size_t size)
+static bool find_line(const char *text, const char *name, size_t length, line *out)
 {
-    for (line at; next_line(&text, &at);) {
-        if ((size_t)at.name_length != strlen(name) || strncmp(at.name, name, strlen(name)) != 0) continue;
-        (void)snprintf(value, size, "%.*s", at.value_length, at.value);
-        return true;
-    }
+    while (next_line(&text, out))
+        if ((size_t)out->name_length == length && strncmp(out->name, name, length) == 0) return true;
     return false;
 }
 
+bool lsp_identity_value(const char *text, const char *name, char *value, size_t size)
+{
+    line at;
+    if (!find_line(text, name, strlen(name), &at)) return false;
+    (void)snprintf(value, size, "%.*s", at.value_length, at.value);
+    return true;
+}
+
+/* Values are compared whole, and cut off for show: what differs may stand behind. */
 static bool differs_from(const char *one, const char *other, char name[128], char value[256],
                          char value_other[256])
 {
-    /* Whole lines: values may be longer than what is shown of them. */
-    for (line at; next_line(&one, &at);) {
-        char full[1024], full_other[1024] = "missing";
+    for (line at, like; next_line(&one, &at);) {
+        bool there = find_line(other, at.name, (size_t)at.name_length, &like);
+        if (there && at.value_length == like.value_length &&
+            strncmp(at.value, like.value, (size_t)at.value_length) == 0)
+            continue;
         (void)snprintf(name, 128, "%.*s", at.name_length, at.name);
-        (void)snprintf(full, sizeof full, "%.*s", at.value_length, at.value);
-        (void)lsp_identity_value(other, name, full_other, sizeof full_other);
-        if (strcmp(full, full_other) == 0) continue;
-        (void)snprintf(value, 256, "%.255s", full);
-        (void)snprintf(value_other, 256, "%.255s", full_other);
+        (void)snprintf(value, 256, "%.*s", at.value_length, at.value);
+        (void)snprintf(value_other, 256, "%.*s", there ? like.value_length : 7,
+                       there ? like.value : "missing");
         return true;
     }
     return false;

@@ -92,6 +92,17 @@ static lsp_status no_memory(lsp_krylov *j)
     return lsp_context_fail(j->ctx, LSP_ERR_LIMIT, "not enough memory to describe a checkpoint");
 }
 
+lsp_status lsp_svd_id(lsp_operator *op, const lsp_svd_options *options, const char *marks,
+                      char id[LSP_STATE_ID])
+{
+    lsp_krylov j = {.ctx = op->ctx, .op = op, .options = options};
+    saved *s = lsp_memory_zalloc(1, sizeof *s);
+    lsp_status status = s ? identify(&j, marks, s) : no_memory(&j);
+    if (status == LSP_OK) lsp_identity_digest(s->head.identity, id);
+    lsp_memory_free(s);
+    return status;
+}
+
 /* ---- saving ------------------------------------------------------------------------------------ */
 
 static bool write_progress(const lsp_krylov *j, char *text)

@@ -16,7 +16,7 @@ import numpy as np
 from common import operands, oracle, text, write_input
 from test_kill import STOPPED, Running, send
 
-CONTENT, FILE = 3, 6
+CONTENT, VERIFY, FILE = 3, 4, 6
 
 
 class Checkpoint(Running):
@@ -183,6 +183,57 @@ class Checkpoint(Running):
         else:
             os.remove(self.checkpoint)
 
+    # ---- killed between the renaming of the output and the removal of the checkpoint ----
+
+    def leave_both(self):
+        """A run's output beside the checkpoint that it went on from."""
+        shutil.copy(self.checkpoint, self.path("kept"))
+        code, told = self.end(self.start(2))
+        self.assertEqual(code, 0, told)
+        os.rename(self.path("kept"), self.checkpoint)
+
+    def expect_complete(self, ranks, **changes):
+        """The run sees that nothing is left to do, and touches nothing but the checkpoint."""
+        os.remove(self.report)
+        with open(self.output, "rb") as file:
+            before = file.read()
+        code, told = self.end(self.start(ranks, **changes))
+        self.assertEqual(code, 0, told)
+        self.assertIn("nothing was left to do", told)
+        with open(self.output, "rb") as file:
+            self.assertEqual(file.read(), before)
+        self.expect_nothing_left()
+        self.assertTrue(self.told()["complete_before"])
+        self.assertEqual(self.told()["checksums"]["failed"], 0)
+
+    def test_completed_before(self):
+        sums = self.run_whole()
+        self.expect_stop(self.stop(2))
+        self.leave_both()
+        for changes in ({"attention__scale": 0.25}, {"output__lse": "no"}, {"checkpoint__resume": "no"}):
+            with self.subTest(**changes):
+                code, told = self.end(self.start(2, **changes))
+                self.assertEqual(code, FILE, told)
+                self.assertIn("exists already", told)
+        self.assertTrue(os.path.exists(self.checkpoint))
+        self.expect_complete(3, compute__gather="chain", compute__partition="cyclic")
+        self.expect_result(sums)
+        code, told = self.end(self.start(2))  # without a checkpoint it is any output
+        self.assertEqual(code, FILE, told)
+        os.remove(self.output)
+
+    def test_completed_before_and_damaged(self):
+        sums = self.run_whole()
+        self.expect_stop(self.stop(2))
+        self.leave_both()
+        with h5py.File(self.output, "r+") as file:
+            file["out"][1, 7, 3] += 1
+        code, told = self.end(self.start(2))
+        self.assertEqual(code, VERIFY, told)
+        self.assertIn("remove it, and start again to go on from " + self.checkpoint, told)
+        os.remove(self.output)
+        self.assertIn("going on from", self.expect_end(2, sums))
+
     # ---- other methods ----
 
     def test_block_and_topk(self):
@@ -195,9 +246,9 @@ class Checkpoint(Running):
                 self.expect_stop(self.stop(2, **changes))
                 self.expect_end(3, sums, checkpoint__every_seconds=0.01, **changes)
 
-    def svd(self, ranks, after=None, command="svd"):
+    def svd(self, ranks, after=None, command="svd", **changes):
         """A decomposition, stopped some seconds after it listens."""
-        keys = {"attention__rank": 12, "attention__oversample": 4, "verify__rows": 4}
+        keys = {"attention__rank": 12, "attention__oversample": 4, "verify__rows": 4, **changes}
         process = self.start(ranks, command=command, **keys)
         if after is not None:
             pids = self.until_it_listens(process, ranks)
@@ -231,6 +282,25 @@ class Checkpoint(Running):
                     self.assertEqual({name: text(file[name].attrs["xxh64"]) for name in sums}, sums)
             self.expect_nothing_left()
             os.remove(self.output)
+
+    def test_svd_of_several_heads(self):
+        """Stopped in the first head of two: the second has no checkpoint, and needs none. Damage is told of."""
+        keys = {"command": "svd", "attention__rank": 5, "verify__rows": 4}
+        first = self.checkpoint + ".0"
+        code, told = self.stop(2, **keys)
+        self.assertEqual((code, os.path.exists(first)), (STOPPED, True), told)
+        shutil.copy(first, first + ".prev")
+        with h5py.File(first, "r+") as file:
+            name = next(name for name in file if name[0] in "pqtu" and name[1:].isdigit())
+            file[name][0, 0, 3, 1] += 1
+        shutil.copy(first + ".prev", self.checkpoint + ".kept")
+        code, told = self.end(self.start(2, checkpoint__resume="yes", **keys))
+        self.assertEqual(code, 0, told)
+        self.assertIn("warning: the last checkpoint cannot be used", told)
+        self.assertIn(f"going on from {first}.prev", told)
+        self.assertEqual(self.told()["checkpoint"]["resumed_from"], first + ".prev")
+        os.rename(self.checkpoint + ".kept", first)
+        self.expect_complete(1, **keys)
 
     # ---- disks ----
 

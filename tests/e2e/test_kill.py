@@ -183,11 +183,15 @@ class Kill(Running):
             self.assertNotEqual(code, 0, told)
         # Complete under its name, however the run ended.
         self.expect_result(sums, told)
+        if glob.glob(self.checkpoint + "*"):  # killed between its end and the removal
+            code, told = self.end(self.start(2, **changes))
+            self.assertEqual(code, 0, told)
+            self.assertIn("nothing was left to do", told)
+            self.expect_result(sums, told)
+            outcomes["complete before"] += 1
         if code == 0:
             self.expect_nothing_left()
         os.remove(self.output)
-        for name in glob.glob(self.checkpoint + "*"):  # killed between its end and the removal
-            os.remove(name)
 
     def soak(self, runs, shape, **changes):
         chance = random.Random(SEED)

@@ -10,6 +10,7 @@
 #include "attention_case.h"
 #include "base/memory.h"
 #include "comm/gather_mode.h"
+#include "method/identity.h"
 
 #include <longspan/checkpoint.h>
 #include <stdio.h>
@@ -297,6 +298,14 @@ static void what_does_not_fit_is_refused(void **state)
     lsp_attention_desc other = d;
     expect_refusal(&other, "input = two\n", &got, "input was one and is two");
     expect_refusal(&other, "", &got, "input was one and is missing");
+    /* What is longer than messages show is compared to its end. */
+    char was[3000], is[3000];
+    (void)snprintf(was, sizeof was, "input = %02500d\n", 1);
+    (void)snprintf(is, sizeof is, "input = %02500d\n", 2);
+    char name[128], one[256], two[256];
+    assert_true(lsp_identity_differs(was, is, name, one, two));
+    assert_string_equal(name, "input");
+    assert_false(lsp_identity_differs(was, was, name, one, two));
     other.scale = 0.5;
     expect_refusal(&other, "input = one\n", &got, " and is 0.5");
     other = d;
