@@ -6,12 +6,7 @@
 
 #include "base/convert.h"
 #include "base/random.h"
-#include "comm/context.h"
-
-#include <longspan/attention.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "mpi_case.h"
 
 /* A whole result: out [batch, heads, n, d_v] and lse [batch, heads, n] in the computing type; rows that are
  * not computed hold zero bytes. */
@@ -34,13 +29,6 @@ typedef struct run_options {
     void (*created)(void *user); /* called when the plan stands */
     void *user;
 } run_options;
-
-static inline void *case_alloc(int64_t count, size_t size)
-{
-    void *pointer = calloc((size_t)count + 1, size);
-    assert_non_null(pointer);
-    return pointer;
-}
 
 static inline int64_t end_of(int64_t end, int64_t whole)
 {
@@ -108,6 +96,19 @@ static inline void copy_runs(const lsp_attention_desc *d, const lsp_run *runs, i
     }
 }
 
+/* The rows of all ranks, in their places. */
+static inline void put_together(lsp_context *ctx, const lsp_attention_desc *d, const lsp_run *runs,
+                                int64_t run_count, const void *out, const void *lse, result *whole)
+{
+    int64_t element = (int64_t)lsp_dtype_size(lsp_dtype_result(d->compute));
+    memset(whole->out, 0, whole->out_bytes);
+    memset(whole->lse, 0, whole->lse_bytes);
+    copy_runs(d, runs, run_count, out, d->d_v * element, whole->out);
+    copy_runs(d, runs, run_count, lse, element, whole->lse);
+    MPI_Allreduce(MPI_IN_PLACE, whole->out, (int)whole->out_bytes, MPI_BYTE, MPI_BOR, ctx->comm);
+    MPI_Allreduce(MPI_IN_PLACE, whole->lse, (int)whole->lse_bytes, MPI_BYTE, MPI_BOR, ctx->comm);
+}
+
 /* Every row and key that is to be computed belongs to one rank, the others to none. */
 static inline void check_runs(lsp_context *ctx, const lsp_attention_desc *d, lsp_attention *plan,
                               lsp_operand operand)
@@ -159,12 +160,7 @@ static inline void execute_plan(lsp_context *ctx, const lsp_attention_desc *d, l
     lsp_context_sum_f64(ctx, &whole->pairs, 1);
     lsp_context_sum_f64(ctx, &whole->bytes_received, 1);
     lsp_context_sum_i64(ctx, &whole->empty_rows, 1);
-    memset(whole->out, 0, whole->out_bytes);
-    memset(whole->lse, 0, whole->lse_bytes);
-    copy_runs(d, query_runs, query_run_count, out, d->d_v * element, whole->out);
-    copy_runs(d, query_runs, query_run_count, lse, element, whole->lse);
-    MPI_Allreduce(MPI_IN_PLACE, whole->out, (int)whole->out_bytes, MPI_BYTE, MPI_BOR, ctx->comm);
-    MPI_Allreduce(MPI_IN_PLACE, whole->lse, (int)whole->lse_bytes, MPI_BYTE, MPI_BOR, ctx->comm);
+    put_together(ctx, d, query_runs, query_run_count, out, lse, whole);
     free(q);
     free(k);
     free(v);

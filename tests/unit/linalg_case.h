@@ -3,11 +3,7 @@
 #ifndef LSP_TEST_LINALG_CASE_H
 #define LSP_TEST_LINALG_CASE_H
 
-#include "comm/context.h"
-
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "mpi_case.h"
 
 void dgesvd_(const char *job_u, const char *job_vt, const int *m, const int *n, double *a, const int *lda,
              double *s, double *u, const int *ldu, double *vt, const int *ldvt, double *work,
@@ -45,9 +41,7 @@ static inline double entry(kind k, int64_t i, int64_t j)
 
 static inline double *zeros(int64_t count)
 {
-    double *array = calloc((size_t)count + 1, sizeof *array);
-    assert_non_null(array);
-    return array;
+    return case_alloc(count, sizeof(double));
 }
 
 /* Rows [begin, end), row-major. */

@@ -127,7 +127,7 @@ static inline double *multiply(const double *w, const double *v, int64_t n, int6
 
 /* Singular values of w [n][m], and with v, U_r S_r V_r^T v in *truncated. */
 static inline double *decompose(const double *w, const double *v, int64_t n, int64_t m, int64_t d_v,
-                                int64_t rank, double **truncated)
+                                int64_t kept, double **truncated)
 {
     int rows = (int)m, cols = (int)n, count = rows < cols ? rows : cols, work_size = 10 * (rows + cols) + 64,
         info;
@@ -139,7 +139,7 @@ static inline double *decompose(const double *w, const double *v, int64_t n, int
     dgesvd_("S", "S", &rows, &cols, a, &rows, sigma, u, &rows, vt, &count, work, &work_size, &info, 1, 1);
     assert_int_equal(info, 0);
     *truncated = case_alloc(n * d_v, sizeof **truncated);
-    for (int64_t r = 0; r < rank && r < count; r++)
+    for (int64_t r = 0; r < kept && r < count; r++)
         for (int64_t c = 0; c < d_v; c++) {
             double z = 0;
             for (int64_t j = 0; j < m; j++) z += u[r * m + j] * v[j * d_v + c];

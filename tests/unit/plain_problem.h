@@ -6,11 +6,7 @@
 
 #include "base/convert.h"
 #include "base/random.h"
-
-#include <longspan/attention.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "mpi_case.h"
 
 /* ---- a problem, whole on every rank -------------------------------------------------------------- */
 
@@ -169,7 +165,7 @@ static void *pack(const share *s, const double *whole, lsp_dtype type, int64_t h
 }
 
 /* Query rows of the part in blocks of 5 dealt round, keys contiguous. */
-static void deal(const problem *p, int rank, int ranks, share *queries, share *keys)
+static void deal(const problem *p, share *queries, share *keys)
 {
     const lsp_attention_desc *d = &p->desc;
     int64_t end = d->row_end > 0 ? d->row_end : d->n, step = d->n > 200 ? 50 : 5, turn = 0;

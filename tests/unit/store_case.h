@@ -3,27 +3,17 @@
 #ifndef LSP_TEST_STORE_CASE_H
 #define LSP_TEST_STORE_CASE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <hdf5.h>
 #include <limits.h>
 #include <longspan/tensor.h>
-#include <mpi.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static lsp_context *ctx;
-static int rank_here, ranks_all;
 static char folder[200]; /* the same on all ranks, empty at first */
 
 /* "FOLDER/name", in one of a few buffers. */
@@ -43,7 +33,7 @@ static void assert_all(lsp_status got, lsp_status expected)
 {
     char mine[1024] = "", first[1024];
     if (got != LSP_OK) (void)snprintf(mine, sizeof mine, "%s", lsp_context_message(ctx));
-    if (got != expected) print_error("rank %d: status %d, message: %s\n", rank_here, (int)got, mine);
+    if (got != expected) print_error("rank %d: status %d, message: %s\n", rank, (int)got, mine);
     assert_int_equal(got, expected);
     memcpy(first, mine, sizeof first);
     assert_int_equal(MPI_Bcast(first, (int)sizeof first, MPI_CHAR, 0, MPI_COMM_WORLD), MPI_SUCCESS);
@@ -72,7 +62,7 @@ static inline int count_files(void)
 {
     int count = 0;
     barrier();
-    if (rank_here == 0) {
+    if (rank == 0) {
         DIR *open = opendir(folder);
         assert_non_null(open);
         for (struct dirent *e; (e = readdir(open));)
@@ -92,14 +82,14 @@ static inline int owner_of(spread kind, const lsp_tensor_shape *s, int64_t b, in
 {
     int64_t all = s->batch * s->heads * s->n, index = (b * s->heads + h) * s->n + i, turn = i / 3;
     switch (kind) {
-    case SPREAD_EVEN: return (int)(index * ranks_all / all);
+    case SPREAD_EVEN: return (int)(index * ranks / all);
     case SPREAD_ZIGZAG: {
-        int64_t place = turn % ranks_all;
-        return (int)(turn / ranks_all % 2 == 0 ? place : ranks_all - 1 - place);
+        int64_t place = turn % ranks;
+        return (int)(turn / ranks % 2 == 0 ? place : ranks - 1 - place);
     }
-    case SPREAD_LAST: return ranks_all - 1;
-    case SPREAD_HEADS: return (int)((b * s->heads + h) % ranks_all);
-    default: return (int)(i * ranks_all / s->n);
+    case SPREAD_LAST: return ranks - 1;
+    case SPREAD_HEADS: return (int)((b * s->heads + h) % ranks);
+    default: return (int)(i * ranks / s->n);
     }
 }
 
@@ -112,7 +102,7 @@ static inline lsp_run *make_runs(spread kind, const lsp_tensor_shape *s, int64_t
     for (int64_t b = 0; b < s->batch; b++)
         for (int64_t h = 0; h < s->heads; h++)
             for (int64_t i = 0; i < s->n; i++) {
-                if (owner_of(kind, s, b, h, i) != rank_here) continue;
+                if (owner_of(kind, s, b, h, i) != rank) continue;
                 lsp_run *last = *count > 0 ? &runs[*count - 1] : NULL;
                 if (last && last->batch == b && last->head == h && last->begin + last->count == i)
                     last->count++;
@@ -181,16 +171,12 @@ static inline void damage(const char *path, int64_t offset, const char *bytes, s
 static int set_up(void **state)
 {
     (void)state;
-    char text[256];
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank_here);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks_all);
-    if (rank_here == 0) {
+    if (rank == 0) {
         (void)snprintf(folder, sizeof folder, "/tmp/longspan-store-XXXXXX");
         if (!mkdtemp(folder)) return -1;
     }
     MPI_Bcast(folder, (int)sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-    lsp_context_options options = {.threads = 1};
-    return lsp_context_create(MPI_COMM_WORLD, &options, &ctx, text, sizeof text) == LSP_OK ? 0 : -1;
+    return 0;
 }
 
 /* No file, dataset, group, type or attribute may be left open by the calls above; then the folder goes. */
@@ -200,27 +186,19 @@ static int tear_down(void **state)
     int left = (int)H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL);
     if (left > 0) print_error("left open: %d HDF5 objects\n", left);
     MPI_Barrier(MPI_COMM_WORLD);
-    if (rank_here == 0) {
+    if (rank == 0) {
         char command[300];
         (void)snprintf(command, sizeof command, "rm -rf '%s'", folder);
         if (system(command) != 0) left++;
     }
-    (void)lsp_context_destroy(&ctx);
     return left > 0 ? -1 : 0;
 }
 
-/* A failure on one rank must not leave the others waiting. */
 #define STORE_MAIN(tests)                                                                                    \
-    int main(int argc, char **argv)                                                                          \
+    int main(void)                                                                                           \
     {                                                                                                        \
-        /* cmocka leaves at the first failure: ranks that wait for this one would hang. */                   \
-        (void)setenv("CMOCKA_TEST_ABORT", "1", 1);                                                           \
-        int provided = 0;                                                                                    \
-        MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);                                       \
-        int failed = cmocka_run_group_tests(tests, set_up, tear_down);                                       \
-        if (failed != 0) MPI_Abort(MPI_COMM_WORLD, 1);                                                       \
-        MPI_Finalize();                                                                                      \
-        return 0;                                                                                            \
+        const test_context contexts[] = {{&ctx, 1, false}};                                                  \
+        return RUN_OVER_RANKS("store", tests, contexts, set_up, tear_down);                                  \
     }
 
 #endif

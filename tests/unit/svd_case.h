@@ -5,8 +5,6 @@
 
 #include "operator_case.h"
 
-#include <longspan/svd.h>
-
 /* ---- a problem and its decomposition, whole on every rank ------------------------------------------- */
 
 typedef struct problem {
@@ -21,15 +19,7 @@ typedef struct factors {
 
 static inline problem make_problem(int64_t n, int64_t m, int64_t d_k, double factor)
 {
-    problem p = {.desc = {.batch = 1,
-                          .heads = 1,
-                          .kv_heads = 1,
-                          .n = n,
-                          .m = m,
-                          .d_k = d_k,
-                          .q_type = LSP_F32,
-                          .k_type = LSP_F32,
-                          .compute = LSP_F32}};
+    problem p = {.desc = plain(n, m, d_k, 0)};
     p.q = make_matrix(&p.desc, ROLE_Q, 0, 0);
     p.k = make_matrix(&p.desc, ROLE_K, 0, 0);
     for (int64_t i = 0; i < n * d_k; i++) p.q[i] = (double)(float)(p.q[i] * factor);
@@ -49,15 +39,6 @@ static inline float *rows_of(const double *whole, const lsp_run *run, int64_t ru
     return rows;
 }
 
-static inline double *spread(lsp_context *ctx, const double *mine, const lsp_run *run, int64_t runs,
-                             int64_t height, int64_t width)
-{
-    double *whole = case_alloc(height * width, sizeof *whole);
-    if (runs) memcpy(whole + run->begin * width, mine, (size_t)(run->count * width) * sizeof *whole);
-    MPI_Allreduce(MPI_IN_PLACE, whole, (int)(height * width), MPI_DOUBLE, MPI_SUM, ctx->comm);
-    return whole;
-}
-
 static inline lsp_status run_svd(lsp_context *ctx, const problem *p, const lsp_svd_options *options,
                                  factors *f)
 {
@@ -73,13 +54,8 @@ static inline lsp_status run_svd(lsp_context *ctx, const problem *p, const lsp_s
     assert_int_equal(lsp_operator_bind(op, q, k), LSP_OK);
     lsp_status status = lsp_svd_krylov(op, options, &svd);
     if (status == LSP_OK) {
-        assert_true(svd->rows == rows && svd->keys == keys);
         assert_int_equal(lsp_svd_sample(op, svd, p->desc.n, 3, &f->sampled), LSP_OK);
-        f->svd = *svd;
-        f->svd.sigma = case_alloc(svd->rank, sizeof(double));
-        memcpy(f->svd.sigma, svd->sigma, (size_t)svd->rank * sizeof(double));
-        f->svd.u = spread(ctx, svd->u, query_run, query_runs, p->desc.n, svd->rank);
-        f->svd.v = spread(ctx, svd->v, key_run, key_runs, p->desc.m, svd->rank);
+        f->svd = whole_svd(ctx, op, svd, p->desc.n, p->desc.m);
     } else {
         assert_null(svd);
     }
@@ -94,13 +70,6 @@ static inline factors must_run(lsp_context *ctx, const problem *p, const lsp_svd
     factors f;
     if (run_svd(ctx, p, options, &f) != LSP_OK) fail_msg("%s", lsp_context_message(ctx));
     return f;
-}
-
-static inline void free_factors(factors *f)
-{
-    free(f->svd.sigma);
-    free(f->svd.u);
-    free(f->svd.v);
 }
 
 /* ---- oracles -------------------------------------------------------------------------------------- */
@@ -152,19 +121,6 @@ static inline double not_orthonormal(const double *a, int64_t rows, int64_t cols
             worst = fmax(worst, fabs(sum - (x == y)));
         }
     return worst;
-}
-
-static inline double true_error(const double *w, const lsp_svd *s, int64_t n, int64_t m)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < m; j++) {
-            double x = w[i * m + j];
-            for (int64_t r = 0; r < s->rank; r++)
-                x -= s->u[i * s->rank + r] * s->sigma[r] * s->v[j * s->rank + r];
-            sum += x * x;
-        }
-    return sqrt(sum);
 }
 
 static inline void check_signs(const lsp_svd *s, int64_t m)

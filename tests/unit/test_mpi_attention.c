@@ -1,33 +1,18 @@
 /* Plans over ranks against the definition, at awkward shapes and under every rule.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 
 static lsp_context *ctx;
-static int rank, ranks;
 
-static lsp_attention_desc plain(int64_t n, int64_t m, int64_t d_k, int64_t d_v)
+/* Gathered in as many panels as there can be. */
+static lsp_attention_desc narrow(int64_t n, int64_t m, int64_t d_k, int64_t d_v)
 {
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = d_k,
-                                .d_v = d_v,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32,
-                                .gather = LSP_GATHER_PANELS,
-                                .panel_rows = 1};
+    lsp_attention_desc d = plain(n, m, d_k, d_v);
+    d.gather = LSP_GATHER_PANELS;
+    d.panel_rows = 1;
+    return d;
 }
 
 /* ---- against the definition ---------------------------------------------------------------------- */
@@ -94,20 +79,20 @@ static void check_case(lsp_attention_desc d, const char *what)
 static void shapes_of_every_kind(void **state)
 {
     (void)state;
-    check_case(plain(1, 1, 1, 1), "one of each");
-    check_case(plain(1, 2000, 3, 2), "one row");
-    check_case(plain(3, 1031, 5, 7), "three rows");
-    check_case(plain(211, 1, 2, 9), "one key");
-    check_case(plain(97, 1013, 17, 31), "primes");
-    check_case(plain(50, 513, 130, 3), "a wide d_k and one key past a tile");
-    check_case(plain(50, 600, 3, 131), "a wide d_v");
+    check_case(narrow(1, 1, 1, 1), "one of each");
+    check_case(narrow(1, 2000, 3, 2), "one row");
+    check_case(narrow(3, 1031, 5, 7), "three rows");
+    check_case(narrow(211, 1, 2, 9), "one key");
+    check_case(narrow(97, 1013, 17, 31), "primes");
+    check_case(narrow(50, 513, 130, 3), "a wide d_k and one key past a tile");
+    check_case(narrow(50, 600, 3, 131), "a wide d_v");
 }
 
 static void heads_and_batches(void **state)
 {
     (void)state;
     const int64_t heads_of[] = {1, 0, 2, 2, 0, 2};
-    lsp_attention_desc d = plain(53, 601, 8, 5);
+    lsp_attention_desc d = narrow(53, 601, 8, 5);
     d.batch = 2;
     d.heads = 6;
     d.kv_heads = 3;
@@ -127,7 +112,7 @@ static void masks(void **state)
 {
     (void)state;
     for (int align = 0; align < 2; align++) {
-        lsp_attention_desc d = plain(700, 700, 6, 5);
+        lsp_attention_desc d = narrow(700, 700, 6, 5);
         d.align = align ? LSP_ALIGN_TOP_LEFT : LSP_ALIGN_BOTTOM_RIGHT;
         d.mask = LSP_MASK_CAUSAL;
         check_case(d, "causal");
@@ -150,7 +135,7 @@ static void documents(void **state)
 {
     (void)state;
     const int64_t of_rows[] = {0, 60, 60, 61, 400, 555, 555}, of_keys[] = {0, 20, 30, 600, 600, 1000, 1050};
-    lsp_attention_desc d = plain(555, 1050, 4, 6);
+    lsp_attention_desc d = narrow(555, 1050, 4, 6);
     d.documents = of_rows;
     d.documents_k = of_keys;
     d.document_count = 6;
@@ -172,7 +157,7 @@ static void key_lengths(void **state)
     (void)state;
     const int64_t lengths[] = {77, 800, 0, 513};
     const int64_t of_rows[] = {0, 30, 90}, of_keys[] = {0, 400, 800};
-    lsp_attention_desc d = plain(90, 800, 5, 4);
+    lsp_attention_desc d = narrow(90, 800, 5, 4);
     d.batch = 4;
     d.heads = d.kv_heads = 2;
     d.key_lengths = lengths;
@@ -191,7 +176,7 @@ static void scores(void **state)
     (void)state;
     double slopes[6];
     for (int h = 0; h < 6; h++) slopes[h] = lsp_alibi_slope(h, 6);
-    lsp_attention_desc d = plain(120, 700, 9, 4);
+    lsp_attention_desc d = narrow(120, 700, 9, 4);
     d.heads = 6;
     d.kv_heads = 2;
     d.scale = 0.11;
@@ -208,7 +193,7 @@ static void scores(void **state)
 static void stored_types(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(60, 560, 21, 19);
+    lsp_attention_desc d = narrow(60, 560, 21, 19);
     d.q_type = LSP_F16;
     d.k_type = LSP_BF16;
     d.v_type = LSP_F16;
@@ -241,7 +226,7 @@ static void executing_again_gives_the_same(void **state)
     const lsp_gather_mode modes[] = {LSP_GATHER_PANELS, LSP_GATHER_ALL, LSP_GATHER_NODE, LSP_GATHER_CHAIN};
     for (int mode = 0; mode < 4; mode++) {
         progress_log log = {0, 0, true};
-        lsp_attention_desc d = plain(300, 1500, 8, 8);
+        lsp_attention_desc d = narrow(300, 1500, 8, 8);
         d.mask = LSP_MASK_CAUSAL;
         d.gather = modes[mode];
         result once = run_case(ctx, &d, &(run_options){.progress = note_progress, .user = &log});
@@ -260,7 +245,7 @@ static void executing_again_gives_the_same(void **state)
 static void traffic_is_as_estimated(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(4 * 48 * ranks, 3000, 8, 8); /* every rank has rows, hence needs all keys */
+    lsp_attention_desc d = narrow(4 * 48 * ranks, 3000, 8, 8); /* every rank has rows, hence needs all keys */
     const lsp_gather_mode modes[] = {LSP_GATHER_PANELS, LSP_GATHER_ALL, LSP_GATHER_NODE, LSP_GATHER_CHAIN};
     for (int mode = 0; mode < 4; mode++) {
         d.gather = modes[mode];
@@ -301,7 +286,7 @@ static void hidden_keys_do_not_contribute(void **state)
     (void)state;
     const int64_t lengths[] = {555}, of_rows[] = {0, 301, 600};
     for (int mode = LSP_GATHER_PANELS; mode <= LSP_GATHER_CHAIN; mode++) {
-        lsp_attention_desc d = plain(600, 600, 7, 5);
+        lsp_attention_desc d = narrow(600, 600, 7, 5);
         d.gather = (lsp_gather_mode)mode;
         d.mask = LSP_MASK_CAUSAL;
         check_spoilt(d, 599);
@@ -324,14 +309,8 @@ static void hidden_keys_do_not_contribute(void **state)
     }
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_of_every_kind),
         cmocka_unit_test(heads_and_batches),
@@ -344,11 +323,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(traffic_is_as_estimated),
         cmocka_unit_test(hidden_keys_do_not_contribute),
     };
-    const lsp_context_options options = {.threads = 1};
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("attention", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}};
+    return RUN_OVER_RANKS("attention", tests, contexts, NULL, NULL);
 }

@@ -1,18 +1,9 @@
 /* Read bandwidth, and attention measured beside its limit, over ranks. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/clock.h"
-#include "base/memory.h"
 
 #include <longspan/study.h>
-#include <math.h>
-#include <mpi.h>
-#include <string.h>
 
 static lsp_context *ctx;
 
@@ -118,23 +109,14 @@ static void bench_refuses_and_leaves_nothing(void **state)
     assert_int_equal(lsp_memory_now(), before);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    int provided = 0, ranks = 1;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    const lsp_context_options options = {.threads = ranks == 1 ? 2 : 1};
-    char message[512] = "";
-    if (lsp_context_create(MPI_COMM_WORLD, &options, &ctx, message, sizeof message) != LSP_OK)
-        MPI_Abort(MPI_COMM_WORLD, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bandwidth_is_bytes_over_seconds),
         cmocka_unit_test(bench_counts_visible_pairs),
         cmocka_unit_test(bench_counts_bytes_of_keys_and_values),
         cmocka_unit_test(bench_refuses_and_leaves_nothing),
     };
-    int failed = cmocka_run_group_tests_name("bench", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, TWO_IF_ALONE, false}};
+    return RUN_OVER_RANKS("bench", tests, contexts, NULL, NULL);
 }

@@ -1,20 +1,13 @@
 /* The bits of a result do not depend on who computed what, nor on how the keys came there: everything is
  * compared with one rank alone, per instruction set.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 #include "comm/gather_mode.h"
 #include "comm/rows.h"
 
 static lsp_context *one_thread, *two_threads, *alone;
-static int rank, ranks;
 
 static void expect_equal(const lsp_attention_desc *d, const result *got, const result *expected,
                          const char *what)
@@ -80,21 +73,6 @@ static void check_choices(lsp_attention_desc d, const char *what)
     d.panel_rows = 1;
     compare(two_threads, &d, &expected, what);
     free_result(&expected);
-}
-
-static lsp_attention_desc plain(int64_t n, int64_t m, int64_t d_k, int64_t d_v)
-{
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = d_k,
-                                .d_v = d_v,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32};
 }
 
 static void bits_without_a_mask(void **state)
@@ -238,21 +216,8 @@ static void bits_when_the_arrays_are_overwritten(void **state)
     }
 }
 
-static lsp_context *make_context(MPI_Comm comm, int threads)
+int main(void)
 {
-    lsp_context *ctx = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &ctx, NULL, 0) == LSP_OK ? ctx : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_without_a_mask),
         cmocka_unit_test(bits_of_a_causal_mask),
@@ -262,15 +227,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(bits_over_limits_and_nodes),
         cmocka_unit_test(bits_when_the_arrays_are_overwritten),
     };
-    one_thread = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    int failed = !one_thread || !two_threads || !alone;
-    if (!failed) failed = cmocka_run_group_tests_name("bits", tests, NULL, NULL);
-    lsp_context_destroy(&one_thread);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&one_thread, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("bits", tests, contexts, NULL, NULL);
 }

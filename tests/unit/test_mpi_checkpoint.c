@@ -1,24 +1,16 @@
 /* Executions that are stopped, saved and gone on with on other ranks, threads, gather modes and partitions end with the
  * bits of one that was never stopped. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 #include "comm/gather_mode.h"
 #include "method/identity.h"
 
 #include <longspan/checkpoint.h>
-#include <stdio.h>
 #include <unistd.h>
 
 static lsp_context *one_thread, *two_threads, *few,
     *alone; /* few: about half of the ranks; NULL on the others */
-static int rank, ranks;
 static char file[64];
 
 /* What a run does: saves at every save_every-th question, stops at the stop_at-th of rank `who`. */
@@ -83,12 +75,7 @@ static lsp_status run_leg(lsp_context *ctx, const lsp_attention_desc *d, script 
     if (status == LSP_OK) {
         whole->empty_rows = stats.empty_rows;
         lsp_context_sum_i64(ctx, &whole->empty_rows, 1);
-        memset(whole->out, 0, whole->out_bytes);
-        memset(whole->lse, 0, whole->lse_bytes);
-        copy_runs(d, query_runs, query_run_count, out, d->d_v * element, whole->out);
-        copy_runs(d, query_runs, query_run_count, lse, element, whole->lse);
-        MPI_Allreduce(MPI_IN_PLACE, whole->out, (int)whole->out_bytes, MPI_BYTE, MPI_BOR, ctx->comm);
-        MPI_Allreduce(MPI_IN_PLACE, whole->lse, (int)whole->lse_bytes, MPI_BYTE, MPI_BOR, ctx->comm);
+        put_together(ctx, d, query_runs, query_run_count, out, lse, whole);
     }
     assert_int_equal(lsp_attention_destroy(&plan), LSP_OK);
     free(q);
@@ -164,21 +151,6 @@ static void check_chains(lsp_attention_desc d, const char *what)
     if (rank == 0) assert_true(stopped > 0);
     free_result(&got);
     free_result(&expected);
-}
-
-static lsp_attention_desc plain(int64_t n, int64_t m, int64_t d_k, int64_t d_v)
-{
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = d_k,
-                                .d_v = d_v,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32};
 }
 
 static void chains_without_a_mask(void **state)
@@ -409,26 +381,32 @@ static void it_goes_on_without(void **state)
     free_result(&expected);
 }
 
-/* ---- */
-
-static lsp_context *make_context(MPI_Comm comm, int threads)
+static int set_up(void **state)
 {
-    lsp_context *ctx = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &ctx, NULL, 0) == LSP_OK ? ctx : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided, number = (int)getpid();
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    (void)state;
+    int number = (int)getpid();
+    MPI_Comm half;
     MPI_Bcast(&number, 1, MPI_INT, 0, MPI_COMM_WORLD);
     /* Where there is memory for files, as every state is synced. */
     (void)snprintf(file, sizeof file, "%s/longspan-test-%d.checkpoint",
                    access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", number);
+    MPI_Comm_split(MPI_COMM_WORLD, rank < (ranks + 1) / 2 ? 0 : MPI_UNDEFINED, rank, &half);
+    if (half == MPI_COMM_NULL) return 0;
+    const lsp_context_options options = {.threads = 1};
+    lsp_status status = lsp_context_create(half, &options, &few, NULL, 0);
+    MPI_Comm_free(&half);
+    return status == LSP_OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    lsp_context_destroy(&few);
+    return 0;
+}
+
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_without_a_mask),
         cmocka_unit_test(chains_with_folds),
@@ -440,20 +418,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_one_before_is_used),
         cmocka_unit_test(it_goes_on_without),
     };
-    MPI_Comm half;
-    MPI_Comm_split(MPI_COMM_WORLD, rank < (ranks + 1) / 2 ? 0 : MPI_UNDEFINED, rank, &half);
-    one_thread = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    if (half != MPI_COMM_NULL) few = make_context(half, 1);
-    int failed = !one_thread || !two_threads || !alone || (half != MPI_COMM_NULL && !few);
-    if (!failed) failed = cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
-    lsp_context_destroy(&one_thread);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    if (few) lsp_context_destroy(&few);
-    if (half != MPI_COMM_NULL) MPI_Comm_free(&half);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&one_thread, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("checkpoint", tests, contexts, set_up, tear_down);
 }

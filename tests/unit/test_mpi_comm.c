@@ -3,26 +3,15 @@
 #ifndef _GNU_SOURCE
 #    define _GNU_SOURCE /* sched.h's sets of cores */
 #endif
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "comm/chain.h"
-#include "comm/context.h"
 #include "comm/cores.h"
 #include "comm/rows.h"
 
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 static lsp_context *ctx;
-static int rank, ranks;
 
 /* ---- the context --------------------------------------------------------------------------------- */
 
@@ -317,14 +306,8 @@ static void chains_pass_everything_on(void **state)
     lsp_chain_free(&chain);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout_is_that_of_the_communicator),
         cmocka_unit_test(cores_are_found_for_any_number_of_them),
@@ -337,10 +320,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(allgathers_cross_the_limit),
         cmocka_unit_test(chains_pass_everything_on),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, NULL, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("comm", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 0, false}};
+    return RUN_OVER_RANKS("comm", tests, contexts, NULL, NULL);
 }

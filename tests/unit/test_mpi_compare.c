@@ -1,35 +1,14 @@
 /* The comparison's library calls on several ranks: errors and retained mass against what the methods' own outputs say,
  * row by row in double; the same bits on one rank. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 
 #include <longspan/longspan.h>
 
 enum { HEADS_MOST = 8 };
 
 static lsp_context *ctx;
-
-static lsp_attention_desc base_desc(int64_t n, int64_t m)
-{
-    return (lsp_attention_desc){.batch = 2,
-                                .heads = 4,
-                                .kv_heads = 2,
-                                .n = n,
-                                .m = m,
-                                .d_k = 12,
-                                .d_v = 5,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32};
-}
 
 /* ---- running ------------------------------------------------------------------------------------- */
 
@@ -227,7 +206,7 @@ static void errors_are_those_of_all_rows(void **state)
     (void)state;
     static const int64_t shapes[][2] = {{37, 53}, {1, 1}, {3, 130}, {600, 5}, {1031, 257}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        lsp_attention_desc d = base_desc(shapes[i][0], shapes[i][1]);
+        lsp_attention_desc d = grouped(shapes[i][0], shapes[i][1], 12, 5);
         d.method = LSP_METHOD_BLOCK;
         d.block_size = 1 + d.n / 3;
         check(&d);
@@ -244,7 +223,7 @@ static void masks_documents_lengths_and_parts(void **state)
     static const int64_t documents[] = {0, 4, 4, 60, 101}, documents_k[] = {0, 9, 12, 12, 83},
                          lengths[] = {83, 17};
     static const double slopes[] = {0.5, 0.25, 0.125, 0.0625};
-    lsp_attention_desc d = base_desc(101, 83);
+    lsp_attention_desc d = grouped(101, 83, 12, 5);
     d.method = LSP_METHOD_BLOCK;
     d.block_size = 10;
     d.topk = 4;
@@ -274,7 +253,7 @@ static void other_types_and_heads(void **state)
 {
     (void)state;
     static const int64_t kv_head_of[] = {1, 0, 1, 1};
-    lsp_attention_desc d = base_desc(70, 90);
+    lsp_attention_desc d = grouped(70, 90, 12, 5);
     d.kv_head_of = kv_head_of;
     d.compute = d.v_type = LSP_F64;
     d.q_type = LSP_F16;
@@ -295,7 +274,7 @@ static void other_types_and_heads(void **state)
 static void truncated_matrices(void **state)
 {
     (void)state;
-    lsp_attention_desc d = base_desc(83, 61);
+    lsp_attention_desc d = grouped(83, 61, 12, 5);
     d.method = LSP_METHOD_LOWRANK;
     d.rank = 5;
     check(&d);
@@ -313,7 +292,7 @@ static void truncated_matrices(void **state)
 static void bounds_hold(void **state)
 {
     (void)state;
-    lsp_attention_desc d = base_desc(64, 640);
+    lsp_attention_desc d = grouped(64, 640, 12, 5);
     d.method = LSP_METHOD_BLOCK;
     d.block_size = 16;
     check_bound(&d);
@@ -352,7 +331,7 @@ static void refused(lsp_compare *compare, const lsp_attention_desc *d, const cha
 static void bad_methods_are_refused(void **state)
 {
     (void)state;
-    lsp_attention_desc d = base_desc(50, 60);
+    lsp_attention_desc d = grouped(50, 60, 12, 5);
     lsp_compare_options options = lsp_compare_defaults();
     lsp_compare *compare = NULL;
     options.repeats = 0;
@@ -379,7 +358,7 @@ static void bad_methods_are_refused(void **state)
     assert_int_equal(lsp_compare_create(ctx, &d, &options, &compare), LSP_ERR_LIMIT);
     assert_null(compare);
     /* Room for exact, and not for so many candidates. */
-    d = base_desc(5000, 6000);
+    d = grouped(5000, 6000, 12, 5);
     d.memory_limit = (int64_t)64 << 20;
     assert_int_equal(lsp_compare_create(ctx, &d, NULL, &compare), LSP_OK);
     d.method = LSP_METHOD_TOPK;
@@ -389,14 +368,8 @@ static void bad_methods_are_refused(void **state)
     lsp_compare_destroy(&compare);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    char message[512] = "";
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    const lsp_context_options options = {.threads = 1};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_are_those_of_all_rows),
         cmocka_unit_test(masks_documents_lengths_and_parts),
@@ -406,10 +379,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_front),
         cmocka_unit_test(bad_methods_are_refused),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, message, sizeof message) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("compare", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}};
+    return RUN_OVER_RANKS("compare", tests, contexts, NULL, NULL);
 }

@@ -1,24 +1,13 @@
 /* Rows brought from one distribution to another. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "base/random.h"
 #include "comm/exchange.h"
 #include "comm/rows.h"
 
-#include <mpi.h>
-#include <stdlib.h>
-#include <string.h>
-
 enum { BATCHES = 2, HEADS = 3, RUNS_MOST = 4096 };
 
 static lsp_context *ctx;
-static int rank, ranks;
 
 typedef struct deal {
     lsp_run runs[RUNS_MOST];
@@ -156,16 +145,8 @@ static void a_row_that_nobody_holds_is_refused(void **state)
     assert_non_null(strstr(lsp_context_message(ctx), "must be held once"));
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    char message[512] = "";
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    const lsp_context_options options = {.threads = 1};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_arrives),
         cmocka_unit_test(messages_in_pieces),
@@ -173,10 +154,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(several_may_want_a_row),
         cmocka_unit_test(a_row_that_nobody_holds_is_refused),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, message, sizeof message) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("exchange", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}};
+    return RUN_OVER_RANKS("exchange", tests, contexts, NULL, NULL);
 }

@@ -1,21 +1,14 @@
 /* Few query rows, short sequences and windows: their key tiles are packed one at a time where they are used, and their bits are
  * those that the same rows have among many, with panels packed for all threads. And how often keys are packed.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 #include "method/attention.h"
 
 #include <stdatomic.h>
 
 static lsp_context *one_thread, *two_threads, *alone, *alone_two_threads;
-static int rank;
 
 /* ---- bits --------------------------------------------------------------------------------------- */
 
@@ -70,21 +63,6 @@ static void check_rows_alone(lsp_attention_desc d, const run_options *options, c
         free_result(&part);
     }
     free_result(&whole);
-}
-
-static lsp_attention_desc plain(int64_t n, int64_t m, int64_t d_k, int64_t d_v)
-{
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = d_k,
-                                .d_v = d_v,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32};
 }
 
 /* Widths of whole vectors and others; the last tile is cut. */
@@ -249,20 +227,8 @@ static void grouped_heads_pack_keys_once(void **state)
     }
 }
 
-static lsp_context *make_context(MPI_Comm comm, int threads)
+int main(void)
 {
-    lsp_context *ctx = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &ctx, NULL, 0) == LSP_OK ? ctx : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_row_on_every_instruction_set),
         cmocka_unit_test(one_row_under_every_mask),
@@ -271,17 +237,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(packed_tiles_do_not_outlive_an_execution),
         cmocka_unit_test(grouped_heads_pack_keys_once),
     };
-    one_thread = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    alone_two_threads = make_context(MPI_COMM_SELF, 2);
-    int failed = !alone_two_threads || !one_thread || !two_threads || !alone;
-    if (!failed) failed = cmocka_run_group_tests_name("few rows", tests, NULL, NULL);
-    lsp_context_destroy(&one_thread);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    lsp_context_destroy(&alone_two_threads);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {
+        {&one_thread, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}, {&alone_two_threads, 2, true}};
+    return RUN_OVER_RANKS("few rows", tests, contexts, NULL, NULL);
 }

@@ -1,24 +1,15 @@
 /* Every gather mode delivers the right bytes of the right panels in global order.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "comm/gather_mode.h"
 #include "comm/rows.h"
 
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { ROWS_MOST = 61, RANKS_MOST = 64, PANELS_MOST = 1000 };
 
 static lsp_context *ctx;
-static int rank, ranks;
 
 /* ---- a sequence of keys and its panels ----------------------------------------------------------- */
 
@@ -330,14 +321,8 @@ static void buffers_are_as_told(void **state)
     }
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mode_panels),
         cmocka_unit_test(mode_all),
@@ -350,10 +335,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_sequence_without_keys_ends_at_once),
         cmocka_unit_test(buffers_are_as_told),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, NULL, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("gather", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 0, false}};
+    return RUN_OVER_RANKS("gather", tests, contexts, NULL, NULL);
 }

@@ -1,27 +1,16 @@
 /* The layer: its bits do not depend on who computed what, and its values are those of the definition, written down here
  * once more. What cannot be is refused by all ranks.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/convert.h"
-#include "base/memory.h"
 #include "base/random.h"
-#include "comm/context.h"
 #include "comm/rows.h"
 
 #include <longspan/layer.h>
 #include <longspan/study.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 static lsp_context *one_thread, *two_threads, *alone;
-static int rank, ranks;
 
 /* ---- operands that any rank can make ------------------------------------------------------------- */
 
@@ -394,23 +383,8 @@ static void test_refusals(void **state)
     refuse(&d, LSP_ERR_USAGE, "qk_norm_eps");
 }
 
-/* ---- main ---------------------------------------------------------------------------------------- */
-
-static lsp_context *make_context(MPI_Comm comm, int threads)
+int main(void)
 {
-    lsp_context *ctx = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &ctx, NULL, 0) == LSP_OK ? ctx : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),      cmocka_unit_test(test_types),
         cmocka_unit_test(test_positions),  cmocka_unit_test(test_cross),
@@ -418,15 +392,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_other_rows), cmocka_unit_test(test_wrong_rows_are_found),
         cmocka_unit_test(test_refusals),
     };
-    one_thread = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    int failed = !one_thread || !two_threads || !alone;
-    if (!failed) failed = cmocka_run_group_tests_name("layer", tests, NULL, NULL);
-    lsp_context_destroy(&one_thread);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    failed += lsp_memory_now() != 0; /* everything was given back */
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&one_thread, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("layer", tests, contexts, NULL, NULL);
 }

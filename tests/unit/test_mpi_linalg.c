@@ -1,24 +1,15 @@
 /* Process grids, block-cyclic matrices and the SVD of small ones, over ranks.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/checked.h"
-#include "base/memory.h"
 #include "comm/rows.h"
 #include "linalg/cyclic.h"
 #include "linalg/fortran.h"
 #include "linalg/small_svd.h"
 #include "linalg_case.h"
 
-#include <stdio.h>
-
 static lsp_context *ctx;
-static int rank, ranks;
 
 /* ---- grids --------------------------------------------------------------------------------------- */
 
@@ -252,14 +243,8 @@ static void small_svd_refuses(void **state)
     for (int i = 0; i < 3; i++) assert_true(sigma[i] == -1);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_are_nearly_square),
         cmocka_unit_test(grids_come_and_go),
@@ -271,10 +256,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(small_svd_agrees_with_lapack),
         cmocka_unit_test(small_svd_refuses),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, NULL, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("linalg", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 0, false}};
+    return RUN_OVER_RANKS("linalg", tests, contexts, NULL, NULL);
 }

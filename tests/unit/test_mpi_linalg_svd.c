@@ -1,20 +1,11 @@
 /* The full SVD in block-cyclic layout, over ranks. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/checked.h"
-#include "base/memory.h"
 #include "linalg/full_svd.h"
 #include "linalg_case.h"
 
-#include <stdio.h>
-
 static lsp_context *ctx;
-static int rank, ranks;
 
 static void fill(lsp_full_svd *svd, kind k, double factor)
 {
@@ -255,14 +246,8 @@ static void failures_of_pdgesvd_are_told(void **state)
     assert_non_null(strstr(error.text, "14.0001"));
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_svd_agrees_with_lapack),
         cmocka_unit_test(bits_repeat_on_one_grid),
@@ -272,10 +257,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(memory_is_checked_before_it_is_taken),
         cmocka_unit_test(failures_of_pdgesvd_are_told),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, NULL, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("full svd", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 0, false}};
+    return RUN_OVER_RANKS("full svd", tests, contexts, NULL, NULL);
 }

@@ -1,25 +1,16 @@
 /* QR of tall matrices cut over ranks in any way. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/checked.h"
-#include "base/memory.h"
 #include "comm/rows.h"
 #include "linalg/tall.h"
 #include "linalg_case.h"
-
-#include <stdio.h>
 
 void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
              const int *lwork, int *info);
 
 static lsp_context *ctx;
 static lsp_grid grid;
-static int rank, ranks;
 
 /* How rows are cut over ranks. */
 typedef enum cutting { EVEN, LAST_HAS_ALL, FIRST_HAS_FEW, UNEVEN, CUTTINGS } cutting;
@@ -215,14 +206,21 @@ static void bytes_are_what_is_allocated(void **state)
     free(a);
 }
 
-int main(int argc, char **argv)
+static int set_up(void **state)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    (void)state;
+    return lsp_grid_create(ctx, ranks, 1, &grid) == LSP_OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    lsp_grid_destroy(&grid);
+    return 0;
+}
+
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_what_is_allocated),
         cmocka_unit_test(q_is_orthonormal_and_qr_is_a),
@@ -232,13 +230,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(bits_repeat_whatever_the_threads),
         cmocka_unit_test(bad_sizes_are_refused_on_all_ranks),
     };
-    lsp_context_options options = {.threads = 1};
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = lsp_grid_create(ctx, ranks, 1, &grid) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("tall", tests, NULL, NULL);
-    lsp_grid_destroy(&grid);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}};
+    return RUN_OVER_RANKS("tall", tests, contexts, set_up, tear_down);
 }

@@ -1,33 +1,18 @@
 /* The method lowrank over ranks: outputs against truncated matrices from LAPACK, certificates against true errors,
  * verification, refusals. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "lowrank_case.h"
 
 static lsp_context *ctx, *two_threads, *alone;
 
-static lsp_attention_desc desc_of(int64_t n, int64_t m, int64_t rank)
+static lsp_attention_desc desc_of(int64_t n, int64_t m, int64_t kept)
 {
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = 12,
-                                .d_v = 5,
-                                .q_type = LSP_F64,
-                                .k_type = LSP_F64,
-                                .v_type = LSP_F64,
-                                .compute = LSP_F64,
-                                .method = LSP_METHOD_LOWRANK,
-                                .rank = rank,
-                                .keep_values = true};
+    lsp_attention_desc d = in_double(plain(n, m, 12, 5));
+    d.method = LSP_METHOD_LOWRANK;
+    d.rank = kept;
+    d.keep_values = true;
+    return d;
 }
 
 /* krylov in the type of d, and the full decomposition. */
@@ -312,19 +297,8 @@ static void memory_is_counted(void **state)
     }
 }
 
-static lsp_context *make_context(MPI_Comm comm, int threads)
+int main(void)
 {
-    lsp_context *made = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &made, NULL, 0) == LSP_OK ? made : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes),
         cmocka_unit_test(heads_batches_and_masks),
@@ -336,15 +310,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(refusals),
         cmocka_unit_test(memory_is_counted),
     };
-    ctx = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    int failed = !ctx || !two_threads || !alone;
-    if (!failed) failed = cmocka_run_group_tests_name("lowrank", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("lowrank", tests, contexts, NULL, NULL);
 }

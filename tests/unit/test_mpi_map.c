@@ -1,13 +1,7 @@
 /* Maps on several ranks: the bits of one rank, the definition, ties, checks that find faults, refusals.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "operator_case.h"
 
 #include <longspan/longspan.h>
@@ -398,18 +392,8 @@ static void what_cannot_be_is_refused(void **state)
     assert_int_equal(lsp_map_create(ctx, &d, &options, &map), LSP_ERR_LIMIT);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    const lsp_context_options two = {.threads = 2}, one = {.threads = 1};
-    char text[512];
-    if (lsp_context_create(MPI_COMM_WORLD, &one, &ctx, text, sizeof text) != LSP_OK ||
-        lsp_context_create(MPI_COMM_WORLD, &two, &threaded, text, sizeof text) != LSP_OK ||
-        lsp_context_create(MPI_COMM_SELF, &one, &alone, text, sizeof text) != LSP_OK)
-        return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_do_not_depend_on_ranks),
         cmocka_unit_test(long_sequences_too),
@@ -419,11 +403,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_that_are_not_finite_weigh_nothing),
         cmocka_unit_test(what_cannot_be_is_refused),
     };
-    int failed = cmocka_run_group_tests_name("map", tests, NULL, NULL);
-    lsp_context_destroy(&alone);
-    lsp_context_destroy(&threaded);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}, {&threaded, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("map", tests, contexts, NULL, NULL);
 }

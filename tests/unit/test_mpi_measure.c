@@ -1,19 +1,10 @@
 /* The FMA peak, over ranks. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/clock.h"
 #include "kernel/kernel.h"
 
 #include <longspan/study.h>
-#include <math.h>
-#include <mpi.h>
-#include <stdlib.h>
-#include <string.h>
 
 static lsp_context *ctx;
 
@@ -59,24 +50,13 @@ static void measure_refuses_what_no_kernel_has(void **state)
     assert_non_null(strstr(lsp_context_message(ctx), "f16"));
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    (void)setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided = 0, ranks = 1;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    const lsp_context_options options = {.threads = ranks == 1 ? 2 : 1};
-    char message[512] = "";
-    if (lsp_context_create(MPI_COMM_WORLD, &options, &ctx, message, sizeof message) != LSP_OK)
-        MPI_Abort(MPI_COMM_WORLD, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measure_gives_every_rank_the_same_peak),
         cmocka_unit_test(measure_counts_in_gflops),
         cmocka_unit_test(measure_refuses_what_no_kernel_has),
     };
-    int failed = cmocka_run_group_tests_name("measure", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, TWO_IF_ALONE, false}};
+    return RUN_OVER_RANKS("measure", tests, contexts, NULL, NULL);
 }

@@ -1,13 +1,7 @@
 /* W X, W^T Y and ||W||_F^2 over ranks: against the dense matrix by definition, and bit for bit against one rank.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "comm/gather_mode.h"
 #include "comm/rows.h"
 #include "operator_case.h"
@@ -15,20 +9,6 @@
 #include <longspan/operator.h>
 
 static lsp_context *one_thread, *two_threads, *alone;
-static int rank, ranks;
-
-static lsp_attention_desc plain(int64_t n, int64_t m, int64_t d_k)
-{
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = d_k,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .compute = LSP_F32};
-}
 
 /* ---- a run, put together on every rank ------------------------------------------------------------- */
 
@@ -51,8 +31,8 @@ static void *make_columns(const lsp_attention_desc *d, uint64_t stream, const ls
     return array;
 }
 
-static void spread(lsp_context *ctx, const lsp_run *run, const void *rows, int64_t row_bytes,
-                   unsigned char *whole, size_t bytes)
+static void join_rows(lsp_context *ctx, const lsp_run *run, const void *rows, int64_t row_bytes,
+                      unsigned char *whole, size_t bytes)
 {
     if (run) memcpy(whole + run->begin * row_bytes, rows, (size_t)(run->count * row_bytes));
     MPI_Allreduce(MPI_IN_PLACE, whole, (int)bytes, MPI_BYTE, MPI_BOR, ctx->comm);
@@ -91,8 +71,8 @@ static products run_operator(lsp_context *ctx, const lsp_attention_desc *d, int6
     if (order != 2) expect_ok(ctx, lsp_operator_norm(op, &p.square));
     p.wx = case_alloc((int64_t)p.wx_bytes, 1);
     p.wty = case_alloc((int64_t)p.wty_bytes, 1);
-    spread(ctx, query_run, wx, columns * element, p.wx, p.wx_bytes);
-    spread(ctx, key_run, wty, columns * element, p.wty, p.wty_bytes);
+    join_rows(ctx, query_run, wx, columns * element, p.wx, p.wx_bytes);
+    join_rows(ctx, key_run, wty, columns * element, p.wty, p.wty_bytes);
     expect_ok(ctx, lsp_operator_destroy(&op));
     free(q), free(k), free(x), free(y), free(wx), free(wty);
     return p;
@@ -165,11 +145,11 @@ static void check_dense(lsp_attention_desc d, int64_t columns, const char *what)
 static void products_without_a_mask(void **state)
 {
     (void)state;
-    check_dense(plain(331, 700, 16), 5, "no mask");
-    check_dense(plain(1100, 97, 33), 3, "more rows than keys");
-    check_dense(plain(3, 1500, 5), 1, "three rows");
-    check_dense(plain(1, 1, 1), 2, "one of each");
-    lsp_attention_desc d = plain(300, 211, 8);
+    check_dense(plain(331, 700, 16, 0), 5, "no mask");
+    check_dense(plain(1100, 97, 33, 0), 3, "more rows than keys");
+    check_dense(plain(3, 1500, 5, 0), 1, "three rows");
+    check_dense(plain(1, 1, 1, 0), 2, "one of each");
+    lsp_attention_desc d = plain(300, 211, 8, 0);
     d.d_v = 6;
     check_dense(d, 13, "columns in turns");
     d.q_type = LSP_F16;
@@ -183,7 +163,7 @@ static void products_under_every_rule(void **state)
     (void)state;
     const int64_t of_rows[] = {0, 13, 13, 300, 610}, of_keys[] = {0, 40, 90, 90, 530}, length = 400;
     double slope = 0.25;
-    lsp_attention_desc d = plain(610, 530, 9);
+    lsp_attention_desc d = plain(610, 530, 9, 0);
     d.mask = LSP_MASK_CAUSAL;
     check_dense(d, 3, "causal, rows without keys");
     d.align = LSP_ALIGN_TOP_LEFT;
@@ -250,9 +230,9 @@ static void check_bits(lsp_attention_desc d, int64_t columns, const char *what)
 static void bits_of_the_products(void **state)
 {
     (void)state;
-    check_bits(plain(1331, 1409, 16), 11, "no mask");
-    check_bits(plain(5, 1300, 7), 3, "five rows");
-    lsp_attention_desc d = plain(1331, 1409, 16);
+    check_bits(plain(1331, 1409, 16, 0), 11, "no mask");
+    check_bits(plain(5, 1300, 7, 0), 3, "five rows");
+    lsp_attention_desc d = plain(1331, 1409, 16, 0);
     d.mask = LSP_MASK_CAUSAL;
     check_bits(d, 4, "causal");
     d.mask = LSP_MASK_WINDOW;
@@ -265,7 +245,7 @@ static void bits_of_the_products(void **state)
 static void bits_of_folded_sums(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(17000, 300, 2);
+    lsp_attention_desc d = plain(17000, 300, 2, 0);
     products expected = run_operator(alone, &d, 2, 0);
     products got = run_operator(one_thread, &d, 2, 0);
     expect_same(&d, &got, &expected, "folded");
@@ -274,7 +254,7 @@ static void bits_of_folded_sums(void **state)
     expect_same(&d, &got, &expected, "folded, W^T Y first");
     free_products(&got);
     free_products(&expected);
-    d = plain(200, 170, 3);
+    d = plain(200, 170, 3, 0);
     expected = run_operator(alone, &d, 1, 0);
     got = run_operator(one_thread, &d, 1, 2);
     expect_same(&d, &got, &expected, "the norm first");
@@ -296,7 +276,7 @@ static void bits_of_folded_sums(void **state)
 static void not_a_number_stays_where_it_is(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(90, 120, 4);
+    lsp_attention_desc d = plain(90, 120, 4, 0);
     d.mask = LSP_MASK_CAUSAL;
     d.align = LSP_ALIGN_TOP_LEFT; /* keys from 90 on are seen by no row */
     lsp_operator *op = NULL;
@@ -330,7 +310,7 @@ static void refusals(void **state)
 {
     (void)state;
     lsp_operator *op = NULL;
-    lsp_attention_desc d = plain(10, 12, 4);
+    lsp_attention_desc d = plain(10, 12, 4, 0);
     float number = 0;
     d.heads = 2;
     assert_int_equal(lsp_operator_create(one_thread, &d, &op), LSP_ERR_USAGE);
@@ -355,35 +335,13 @@ static void refusals(void **state)
     assert_null(op);
 }
 
-static lsp_context *make_context(MPI_Comm comm, int threads)
+int main(void)
 {
-    lsp_context *ctx = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &ctx, NULL, 0) == LSP_OK ? ctx : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_without_a_mask),        cmocka_unit_test(products_under_every_rule),
         cmocka_unit_test(bits_of_the_products),           cmocka_unit_test(bits_of_folded_sums),
         cmocka_unit_test(not_a_number_stays_where_it_is), cmocka_unit_test(refusals),
     };
-    one_thread = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    int failed = !one_thread || !two_threads || !alone;
-    if (!failed) failed = cmocka_run_group_tests_name("operator", tests, NULL, NULL);
-    lsp_context_destroy(&one_thread);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&one_thread, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("operator", tests, contexts, NULL, NULL);
 }

@@ -1,44 +1,14 @@
 /* What a plan refuses: the same code and text on every rank, and nothing left behind.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "base/memory.h"
-#include "comm/context.h"
-
-#include <longspan/attention.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "mpi_case.h"
 
 static lsp_context *ctx;
-static int rank, ranks;
 
 static const int64_t halves[] = {0, 20, 40}, other_halves[] = {0, 21, 40}, halves_k[] = {0, 30, 60},
                      falling[] = {0, 30, 20, 40}, short_end[] = {0, 20, 39}, late_start[] = {1, 20, 40},
                      long_key[] = {61, 0}, below_key[] = {60, -1}, lengths[] = {60, 7},
                      heads_of[] = {0, 1, 1, 0}, outside[] = {0, 1, 2, 0}, below[] = {0, -1, 1, 0};
 static const double slopes[] = {1, 0.5, 0.25, 0.125}, endless[] = {1, INFINITY, 1, 1};
-
-static lsp_attention_desc good(void)
-{
-    return (lsp_attention_desc){.batch = 2,
-                                .heads = 4,
-                                .kv_heads = 2,
-                                .n = 40,
-                                .m = 60,
-                                .d_k = 8,
-                                .d_v = 6,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32};
-}
 
 static lsp_status create(const lsp_attention_desc *d)
 {
@@ -66,14 +36,14 @@ static void expect_refused(const lsp_attention_desc *d, lsp_status code, const c
     MPI_Bcast(first, sizeof first, MPI_CHAR, 0, ctx->comm);
     assert_string_equal(text, first);
     assert_int_equal(create(&(lsp_attention_desc){0}), LSP_ERR_USAGE); /* the context goes on */
-    lsp_attention_desc fine = good();
+    lsp_attention_desc fine = grouped(40, 60, 8, 6);
     assert_int_equal(create(&fine), LSP_OK);
 }
 
 /* Every rank passes a good description with one member changed. */
 #define REFUSE(code, word, member, value)                                                                    \
     do {                                                                                                     \
-        lsp_attention_desc d = good();                                                                       \
+        lsp_attention_desc d = grouped(40, 60, 8, 6);                                                        \
         d.member = (value);                                                                                  \
         expect_refused(&d, code, word, 0);                                                                   \
     } while (0)
@@ -91,7 +61,7 @@ static void shapes_that_cannot_be(void **state)
     REFUSE(LSP_ERR_USAGE, "d_v", d_v, INT64_MAX);
     REFUSE(LSP_ERR_USAGE, "K/V head 2", kv_head_of, outside);
     REFUSE(LSP_ERR_USAGE, "K/V head -1", kv_head_of, below);
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     d.n = (int64_t)1 << 40;
     d.d_k = (int64_t)1 << 20;
     expect_refused(&d, LSP_ERR_LIMIT, "63 bits", 0);
@@ -124,7 +94,7 @@ static void choices_that_cannot_be(void **state)
     REFUSE(LSP_ERR_USAGE, "ALiBi slope of head 1", alibi_slopes, endless);
     REFUSE(LSP_ERR_USAGE, "panel_rows", panel_rows, -1);
     REFUSE(LSP_ERR_USAGE, "head_groups", head_groups, -1);
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     d.mask = LSP_MASK_WINDOW;
     d.window_right = -1;
     expect_refused(&d, LSP_ERR_USAGE, "window_right", 0);
@@ -133,7 +103,7 @@ static void choices_that_cannot_be(void **state)
 static void refuse_documents(const int64_t *of_rows, const int64_t *of_keys, int64_t count, lsp_status code,
                              const char *word)
 {
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     d.documents = of_rows;
     d.documents_k = of_keys;
     d.document_count = count;
@@ -166,7 +136,7 @@ static void head_groups_that_do_not_divide(void **state)
 static void one_bad_rank_is_told_to_all(void **state)
 {
     (void)state;
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     if (rank == ranks - 1) d.n = 0;
     expect_refused(&d, LSP_ERR_USAGE, "n is 0", ranks - 1);
 }
@@ -174,7 +144,7 @@ static void one_bad_rank_is_told_to_all(void **state)
 /* The last rank passes something else that would be good in itself. */
 #define DIFFER(member, value)                                                                                \
     do {                                                                                                     \
-        lsp_attention_desc d = good();                                                                       \
+        lsp_attention_desc d = grouped(40, 60, 8, 6);                                                        \
         if (rank == ranks - 1) d.member = (value);                                                           \
         if (ranks > 1) expect_refused(&d, LSP_ERR_USAGE, "different", 0);                                    \
         if (ranks == 1) assert_int_equal(create(&d), LSP_OK);                                                \
@@ -203,7 +173,7 @@ static void ranks_with_different_descriptions(void **state)
     DIFFER(partition, LSP_PARTITION_CYCLIC);
     DIFFER(panel_rows, 100);
     DIFFER(head_groups, 1);
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     d.documents = rank == ranks - 1 ? other_halves : halves;
     d.documents_k = halves_k;
     d.document_count = 2;
@@ -215,7 +185,7 @@ static void ranks_with_different_descriptions(void **state)
 static void memory_limits_are_kept(void **state)
 {
     (void)state;
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     d.n = 5000;
     d.m = 7000;
     lsp_attention *plan = NULL;
@@ -238,7 +208,7 @@ static void memory_limits_are_kept(void **state)
 static void memory_is_checked_before_it_is_taken(void **state)
 {
     (void)state;
-    lsp_attention_desc d = good();
+    lsp_attention_desc d = grouped(40, 60, 8, 6);
     d.n = d.m = (int64_t)1 << 36;
     d.memory_limit = (int64_t)1 << 40;
     expect_refused(&d, LSP_ERR_LIMIT, "not enough memory", 0);
@@ -248,7 +218,7 @@ static void instruction_sets_that_are_lacking(void **state)
 {
     (void)state;
     for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
-        lsp_attention_desc d = good();
+        lsp_attention_desc d = grouped(40, 60, 8, 6);
         d.isa = (lsp_isa)isa;
         if (isa > (int)lsp_isa_best()) {
             expect_refused(&d, LSP_ERR_USAGE, lsp_isa_name((lsp_isa)isa), 0);
@@ -261,14 +231,8 @@ static void instruction_sets_that_are_lacking(void **state)
     }
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_that_cannot_be),
         cmocka_unit_test(parts_that_cannot_be),
@@ -281,11 +245,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(memory_is_checked_before_it_is_taken),
         cmocka_unit_test(instruction_sets_that_are_lacking),
     };
-    const lsp_context_options options = {.threads = 1};
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}};
+    return RUN_OVER_RANKS("refusals", tests, contexts, NULL, NULL);
 }

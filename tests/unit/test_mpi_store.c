@@ -165,7 +165,7 @@ static void store_reads_runs_in_any_order(void **state)
         lsp_tensor *tensor = NULL;
         assert_all(lsp_tensor_open(ctx, path_of("order.h5"), "/group/x", f->view, f->layout, &tensor),
                    LSP_OK);
-        int64_t count = rank_here % 2 == 0 ? 10 : 3, rows = 0;
+        int64_t count = rank % 2 == 0 ? 10 : 3, rows = 0;
         for (int64_t i = 0; i < count; i++) rows += runs[i].count;
         size_t bytes = (size_t)rows * (size_t)s.d * 4;
         unsigned char *expected = make_rows(&s, runs, count, rows), *data = malloc(bytes);
@@ -175,7 +175,7 @@ static void store_reads_runs_in_any_order(void **state)
         free(data);
         free(expected);
         const lsp_run outside = {0, 3, 0, 1};
-        lsp_status status = lsp_tensor_read(tensor, &outside, rank_here == ranks_all - 1, NULL);
+        lsp_status status = lsp_tensor_read(tensor, &outside, rank == ranks - 1, NULL);
         assert_refused(status, LSP_ERR_USAGE, PARTS("head 3", "outside"));
         assert_all(lsp_tensor_close(&tensor), LSP_OK);
     }
@@ -214,8 +214,7 @@ static void store_finds_damage_by_the_checksum(void **state)
     (void)state;
     const form *f = &forms[3];
     write_file(path_of("damaged.h5"), f, LSP_F32, SPREAD_EVEN);
-    if (rank_here == 0)
-        damage(path_of("damaged.h5"), offset_of(path_of("damaged.h5"), "/group/x") + 1234, "!", 1);
+    if (rank == 0) damage(path_of("damaged.h5"), offset_of(path_of("damaged.h5"), "/group/x") + 1234, "!", 1);
     barrier();
     lsp_tensor *tensor = NULL;
     assert_all(lsp_tensor_open(ctx, path_of("damaged.h5"), "/group/x", f->view, f->layout, &tensor), LSP_OK);
@@ -236,7 +235,7 @@ static void store_finds_damage_by_the_checksum(void **state)
                              {0, 2, 0, 37}, {1, 0, 0, 37}, {1, 1, 0, 37}};
     float *more = malloc(6 * 37 * 5 * 4);
     assert_non_null(more);
-    assert_all(lsp_tensor_read(tensor, twice, rank_here == 0 ? 6 : 0, more), LSP_OK);
+    assert_all(lsp_tensor_read(tensor, twice, rank == 0 ? 6 : 0, more), LSP_OK);
     free(more);
     free(data);
     free(runs);

@@ -69,7 +69,7 @@ static hid_t chunked(const hsize_t *chunk, bool packed)
 static void input_is_read_from_any_storage(void **state)
 {
     (void)state;
-    if (rank_here == 0) {
+    if (rank == 0) {
         const hsize_t bhnd[] = {B, H, N, D}, bnhd[] = {B, N, H, D}, chunk[] = {1, 2, 7, 3},
                       flat[] = {2, 5, 3, 4};
         static double data[ELEMENTS];
@@ -123,7 +123,7 @@ static void input_keeps_half_precision_bits(void **state)
 {
     (void)state;
     enum { ROWS = 64, COLUMNS = 1024 }; /* all 65536 values */
-    if (rank_here == 0) {
+    if (rank == 0) {
         static uint16_t bits[ROWS * COLUMNS], swapped[ROWS * COLUMNS];
         const hsize_t dims[] = {ROWS, COLUMNS};
         for (int i = 0; i < ROWS * COLUMNS; i++) {
@@ -168,7 +168,7 @@ static void input_with_a_damaged_chunk_stops_all(void **state)
 {
     (void)state;
     enum { ROWS = 4096, COLUMNS = 16, CHUNK = 1024 };
-    if (rank_here == 0) {
+    if (rank == 0) {
         static float data[ROWS * COLUMNS];
         const hsize_t dims[] = {ROWS, COLUMNS}, chunk[] = {CHUNK, COLUMNS}, second[] = {CHUNK, 0};
         for (int i = 0; i < ROWS * COLUMNS; i++) data[i] = (float)(i % 777);
@@ -191,12 +191,12 @@ static void input_with_a_damaged_chunk_stops_all(void **state)
     /* The last rank alone reads the damaged rows, in several runs. */
     const lsp_run sound[] = {{0, 0, 2048, 100}, {0, 0, 0, 1000}, {0, 0, 3000, 1}};
     const lsp_run bad[] = {{0, 0, 0, 1}, {0, 0, 1500, 20}, {0, 0, 4000, 1}};
-    bool alone = rank_here == ranks_all - 1;
+    bool alone = rank == ranks - 1;
     char who[32];
-    (void)snprintf(who, sizeof who, "rank %d cannot read", ranks_all - 1);
-    assert_refused(lsp_tensor_read(tensor, alone ? bad : sound, alone ? 3 : rank_here % 4, data),
-                   LSP_ERR_CONTENT, PARTS(who, "/x", "chunk.h5", "damaged"));
-    assert_int_equal(lsp_context_failed_rank(ctx), ranks_all - 1);
+    (void)snprintf(who, sizeof who, "rank %d cannot read", ranks - 1);
+    assert_refused(lsp_tensor_read(tensor, alone ? bad : sound, alone ? 3 : rank % 4, data), LSP_ERR_CONTENT,
+                   PARTS(who, "/x", "chunk.h5", "damaged"));
+    assert_int_equal(lsp_context_failed_rank(ctx), ranks - 1);
     /* The tensor is still good for what is sound. */
     assert_all(lsp_tensor_read(tensor, sound, 3, data), LSP_OK);
     assert_true(data[0] == (float)(2048 * COLUMNS % 777));
@@ -217,7 +217,7 @@ static void refuse(const char *path, const char *dataset, lsp_view view, lsp_sta
 static void input_that_is_no_good_file_is_refused(void **state)
 {
     (void)state;
-    if (rank_here == 0) {
+    if (rank == 0) {
         static float data[4000];
         const hsize_t dims[] = {1000, 4};
         hid_t file = create_file("good.h5");
@@ -243,7 +243,7 @@ static void input_that_is_no_good_file_is_refused(void **state)
     refuse(path_of("header.h5"), "/q", LSP_VIEW_ROWS, LSP_ERR_CONTENT, PARTS("header.h5"));
     refuse(path_of("torn.h5"), "/q", LSP_VIEW_ROWS, LSP_ERR_CONTENT, PARTS("torn.h5", "damaged"));
     if (geteuid() != 0) {
-        if (rank_here == 0) assert_int_equal(chmod(path_of("good.h5"), 0), 0);
+        if (rank == 0) assert_int_equal(chmod(path_of("good.h5"), 0), 0);
         barrier();
         refuse(path_of("good.h5"), "/q", LSP_VIEW_ROWS, LSP_ERR_FILE, PARTS("good.h5", "Permission denied"));
     }
@@ -252,7 +252,7 @@ static void input_that_is_no_good_file_is_refused(void **state)
 static void input_that_is_no_good_dataset_is_refused(void **state)
 {
     (void)state;
-    if (rank_here == 0) {
+    if (rank == 0) {
         static float data[64];
         const hsize_t dims[] = {2, 2, 2, 2, 2, 2}, zero[] = {3, 0, 4}, sixteen[] = {4, 4};
         hid_t file = create_file("wrong.h5"), pair = H5Tcreate(H5T_COMPOUND, 8),
@@ -302,7 +302,7 @@ static void input_tables_of_integers_reach_all(void **state)
     (void)state;
     const int64_t table[] = {0, 5, 1234567890123, -7, INT64_MAX};
     const hsize_t dims[] = {5};
-    if (rank_here == 0) {
+    if (rank == 0) {
         const uint64_t large[] = {1, 2, UINT64_MAX, 4, 5};
         const int16_t small[] = {0, 5, 300, -7, INT16_MAX};
         hid_t file = create_file("table.h5");

@@ -11,7 +11,7 @@
 
 enum { ROWS = 100, COLUMNS = 8 };
 
-static lsp_output_dataset plain(const char *name, int64_t rows)
+static lsp_output_dataset dataset_of(const char *name, int64_t rows)
 {
     return (lsp_output_dataset){.name = name,
                                 .type = LSP_F32,
@@ -24,7 +24,7 @@ static lsp_output_dataset plain(const char *name, int64_t rows)
 static void refuse(const char *path, bool overwrite, const char *const *parts)
 {
     lsp_output *output = NULL;
-    const lsp_output_dataset d = plain("/out", ROWS);
+    const lsp_output_dataset d = dataset_of("/out", ROWS);
     assert_refused(lsp_output_create(ctx, path, overwrite, &d, 1, &output), LSP_ERR_FILE, parts);
     assert_null(output);
 }
@@ -32,7 +32,7 @@ static void refuse(const char *path, bool overwrite, const char *const *parts)
 /* This rank's rows of [0, rows), all elements `value`. */
 static lsp_status write_rows(lsp_output *output, int index, int64_t rows, float value)
 {
-    int64_t begin = rows * rank_here / ranks_all, count = rows * (rank_here + 1) / ranks_all - begin;
+    int64_t begin = rows * rank / ranks, count = rows * (rank + 1) / ranks - begin;
     const lsp_run run = {0, 0, begin, count};
     float *data = malloc((size_t)(count * COLUMNS) * 4 + 4);
     assert_non_null(data);
@@ -45,7 +45,7 @@ static lsp_status write_rows(lsp_output *output, int index, int64_t rows, float 
 static void write_whole(const char *path, bool overwrite, float value)
 {
     lsp_output *output = NULL;
-    const lsp_output_dataset d = plain("/out", ROWS);
+    const lsp_output_dataset d = dataset_of("/out", ROWS);
     assert_all(lsp_output_create(ctx, path, overwrite, &d, 1, &output), LSP_OK);
     assert_all(write_rows(output, 0, ROWS, value), LSP_OK);
     assert_all(lsp_output_commit(&output), LSP_OK);
@@ -87,7 +87,7 @@ static void output_replaces_when_asked(void **state)
     write_whole(path_of("replace.h5"), false, 1);
     int files = count_files();
     lsp_output *output = NULL;
-    const lsp_output_dataset d = plain("/out", ROWS);
+    const lsp_output_dataset d = dataset_of("/out", ROWS);
     assert_all(lsp_output_create(ctx, path_of("replace.h5"), true, &d, 1, &output), LSP_OK);
     assert_int_equal(count_files(), files + 1);
     assert_true(first_value(path_of("replace.h5")) == 1); /* until commit */
@@ -96,7 +96,7 @@ static void output_replaces_when_asked(void **state)
     assert_true(first_value(path_of("replace.h5")) == 2);
     assert_int_equal(count_files(), files);
     /* A link stays one, and its target is replaced. */
-    if (rank_here == 0) assert_int_equal(symlink("replace.h5", path_of("link.h5")), 0);
+    if (rank == 0) assert_int_equal(symlink("replace.h5", path_of("link.h5")), 0);
     barrier();
     write_whole(path_of("link.h5"), true, 3);
     assert_true(first_value(path_of("replace.h5")) == 3);
@@ -109,10 +109,10 @@ static void output_does_not_touch_a_file_made_meanwhile(void **state)
     (void)state;
     int files = count_files();
     lsp_output *output = NULL;
-    const lsp_output_dataset d = plain("/out", ROWS);
+    const lsp_output_dataset d = dataset_of("/out", ROWS);
     assert_all(lsp_output_create(ctx, path_of("race.h5"), false, &d, 1, &output), LSP_OK);
     assert_all(write_rows(output, 0, ROWS, 2), LSP_OK);
-    if (rank_here == 0) {
+    if (rank == 0) {
         FILE *other = fopen(path_of("race.h5"), "w");
         assert_non_null(other);
         assert_true(fputs("mine", other) >= 0 && fclose(other) == 0);
@@ -129,7 +129,7 @@ static void output_discarded_or_incomplete_leaves_nothing(void **state)
     (void)state;
     int files = count_files();
     lsp_output *output = NULL;
-    const lsp_output_dataset two[] = {plain("/out", ROWS), plain("/more", ROWS)};
+    const lsp_output_dataset two[] = {dataset_of("/out", ROWS), dataset_of("/more", ROWS)};
     assert_all(lsp_output_create(ctx, path_of("gone.h5"), false, two, 2, &output), LSP_OK);
     assert_all(write_rows(output, 0, ROWS, 2), LSP_OK);
     assert_all(lsp_output_discard(&output), LSP_OK);
@@ -148,29 +148,29 @@ static void output_refuses_wrong_descriptions(void **state)
     (void)state;
     int files = count_files();
     lsp_output *output = NULL;
-    lsp_output_dataset d = plain("out", ROWS);
+    lsp_output_dataset d = dataset_of("out", ROWS);
     assert_refused(lsp_output_create(ctx, path_of("w.h5"), false, &d, 1, &output), LSP_ERR_USAGE,
                    PARTS("begins with /"));
-    d = plain("/out", ROWS);
+    d = dataset_of("/out", ROWS);
     d.axes = 5;
     assert_refused(lsp_output_create(ctx, path_of("w.h5"), false, &d, 1, &output), LSP_ERR_USAGE,
                    PARTS("5 axes"));
     d.axes = 1;
     assert_refused(lsp_output_create(ctx, path_of("w.h5"), false, &d, 1, &output), LSP_ERR_USAGE,
                    PARTS("1 axes"));
-    d = plain("/out", INT64_MAX / 8);
+    d = dataset_of("/out", INT64_MAX / 8);
     assert_refused(lsp_output_create(ctx, path_of("w.h5"), false, &d, 1, &output), LSP_ERR_LIMIT,
                    PARTS("/out"));
-    const lsp_output_dataset twins[] = {plain("/out", ROWS), plain("/out", ROWS)};
+    const lsp_output_dataset twins[] = {dataset_of("/out", ROWS), dataset_of("/out", ROWS)};
     assert_refused(lsp_output_create(ctx, path_of("w.h5"), false, twins, 2, &output), LSP_ERR_FILE,
                    PARTS("/out", "exists"));
     assert_null(output);
     assert_int_equal(count_files(), files);
-    d = plain("/out", ROWS);
+    d = dataset_of("/out", ROWS);
     assert_all(lsp_output_create(ctx, path_of("w.h5"), false, &d, 1, &output), LSP_OK);
     const lsp_run outside = {0, 0, ROWS - 1, 2};
     float data[2 * COLUMNS] = {0};
-    assert_refused(lsp_output_write(output, 0, &outside, rank_here == ranks_all - 1, data), LSP_ERR_USAGE,
+    assert_refused(lsp_output_write(output, 0, &outside, rank == ranks - 1, data), LSP_ERR_USAGE,
                    PARTS("outside"));
     assert_refused(lsp_output_write(output, 1, NULL, 0, NULL), LSP_ERR_USAGE, PARTS("number 1"));
     assert_all(lsp_output_discard(&output), LSP_OK);
@@ -182,7 +182,7 @@ static void output_refuses_wrong_descriptions(void **state)
 static bool mount_small(void)
 {
     int fine = 0;
-    if (rank_here == 0) {
+    if (rank == 0) {
         assert_int_equal(mkdir(path_of("disk"), 0777), 0);
         fine = mount("none", path_of("disk"), "tmpfs", 0, "size=1m") == 0;
         if (!fine) print_message("skipped: mounting a small tmpfs is refused here: %s\n", strerror(errno));
@@ -194,7 +194,7 @@ static bool mount_small(void)
 static void unmount_small(void)
 {
     barrier();
-    if (rank_here == 0) assert_int_equal(umount(path_of("disk")), 0);
+    if (rank == 0) assert_int_equal(umount(path_of("disk")), 0);
     barrier();
 }
 
@@ -207,7 +207,7 @@ static unsigned long long free_bytes(void)
 
 static void fill_disk(void)
 {
-    if (rank_here == 0) {
+    if (rank == 0) {
         static char block[4096];
         FILE *filler = fopen(path_of("disk/filler"), "w");
         assert_non_null(filler);
@@ -224,11 +224,11 @@ static void output_needs_its_space_at_the_start(void **state)
     (void)state;
     if (!mount_small()) {
         barrier();
-        if (rank_here == 0) assert_int_equal(rmdir(path_of("disk")), 0);
+        if (rank == 0) assert_int_equal(rmdir(path_of("disk")), 0);
         skip();
     }
     lsp_output *output = NULL;
-    lsp_output_dataset d = plain("/out", 40000); /* 1.28 MB */
+    lsp_output_dataset d = dataset_of("/out", 40000); /* 1.28 MB */
     unsigned long long before = free_bytes();
     assert_refused(lsp_output_create(ctx, path_of("disk/x.h5"), false, &d, 1, &output), LSP_ERR_FILE,
                    PARTS("not enough space", "disk/x.h5", "bytes are needed", "1048576 are free"));
@@ -236,7 +236,7 @@ static void output_needs_its_space_at_the_start(void **state)
     barrier();
     assert_true(free_bytes() == before);
     /* What is reserved is there although the disk is full by then, for rows, attributes and checksums. */
-    d = plain("/out", 16000); /* 0.5 MB */
+    d = dataset_of("/out", 16000); /* 0.5 MB */
     assert_all(lsp_output_create(ctx, path_of("disk/x.h5"), false, &d, 1, &output), LSP_OK);
     fill_disk();
     assert_all(write_rows(output, 0, 16000, 5), LSP_OK);
@@ -247,7 +247,7 @@ static void output_needs_its_space_at_the_start(void **state)
     assert_all(lsp_output_commit(&output), LSP_OK);
     assert_true(first_value(path_of("disk/x.h5")) == 5);
     unmount_small();
-    if (rank_here == 0) assert_int_equal(rmdir(path_of("disk")), 0);
+    if (rank == 0) assert_int_equal(rmdir(path_of("disk")), 0);
 }
 
 /* A write that fails on the last rank alone (here by a limit of its process) stops all. */
@@ -256,20 +256,20 @@ static void output_stops_all_when_one_rank_cannot_write(void **state)
     (void)state;
     int files = count_files();
     lsp_output *output = NULL;
-    const lsp_output_dataset d = plain("/out", 50000);
+    const lsp_output_dataset d = dataset_of("/out", 50000);
     struct rlimit limit, before;
     assert_all(lsp_output_create(ctx, path_of("limited.h5"), false, &d, 1, &output), LSP_OK);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
-    if (rank_here == ranks_all - 1) {
+    if (rank == ranks - 1) {
         limit = (struct rlimit){.rlim_cur = 1000000, .rlim_max = before.rlim_max};
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
     }
     char who[40];
-    (void)snprintf(who, sizeof who, "rank %d cannot write", ranks_all - 1);
+    (void)snprintf(who, sizeof who, "rank %d cannot write", ranks - 1);
     assert_refused(write_rows(output, 0, 50000, 1), LSP_ERR_FILE, PARTS(who, "/out", "limited.h5", "ulimit"));
     assert_all(lsp_output_discard(&output), LSP_OK);
-    if (ranks_all == 1) /* rank 0 knows of its own limit beforehand */
+    if (ranks == 1) /* rank 0 knows of its own limit beforehand */
         assert_refused(lsp_output_create(ctx, path_of("limited.h5"), false, &d, 1, &output), LSP_ERR_FILE,
                        PARTS("limited.h5", "1000000", "ulimit -f"));
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
@@ -321,7 +321,7 @@ static void write_described(void)
     static char zeros[2 * ROWS * COLUMNS * 8];
     const lsp_run heads[] = {{0, 0, 0, ROWS}, {0, 1, 0, ROWS}}, keys[] = {{0, 0, 0, 7}, {0, 1, 0, 7}},
                   half = {0, 0, 0, 3};
-    int64_t mine = rank_here == 0;
+    int64_t mine = rank == 0;
     assert_all(lsp_output_write(output, 0, heads, 2 * mine, zeros), LSP_OK);
     assert_all(lsp_output_write(output, 1, heads, 2 * mine, zeros), LSP_OK);
     assert_all(lsp_output_write(output, 2, keys, 2 * mine, zeros), LSP_OK);

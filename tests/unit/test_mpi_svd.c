@@ -1,18 +1,11 @@
 /* The truncated SVD of W over ranks: orthonormal factors, the best error that there is, a certificate that tells the
  * truth; matrices without full rank, without gaps, and of awkward shapes.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "mpi_case.h"
 
-#include <cmocka.h>
-
-#include "base/memory.h"
 #include "svd_case.h"
 
 static lsp_context *one_thread, *two_threads, *alone;
-static int rank, ranks;
 
 /* One rank is enough, and the oracles are slow; a failure there ends all. */
 static void check_first(const problem *p, const factors *f, double ratio, const char *what)
@@ -28,7 +21,7 @@ static void check_case(problem *p, lsp_svd_options options, int64_t expected_ran
         factors f = must_run(one_thread, p, &options);
         assert_int_equal(f.svd.rank, expected_rank);
         check_first(p, &f, ratio, what);
-        free_factors(&f);
+        free_svd(&f.svd);
     }
 }
 
@@ -72,7 +65,7 @@ static void steps_bring_the_error_down(void **state)
         assert_true(f.svd.certificate.frobenius_error < before);
         before = f.svd.certificate.frobenius_error;
         assert_int_equal(f.svd.basis, 8 * (options.steps + 1));
-        free_factors(&f);
+        free_svd(&f.svd);
     }
     free_problem(&p);
 }
@@ -89,7 +82,7 @@ static void rank_of_the_smaller_side(void **state)
     factors f = must_run(one_thread, &p, &options);
     for (int r = 0; r < 23; r++) assert_true(fabs(f.svd.sigma[r] - sigma[r]) <= 1e-10 * sigma[r]);
     assert_false(f.svd.certificate.meaningful);
-    free_factors(&f);
+    free_svd(&f.svd);
     free(w), free(sigma);
     free_problem(&p);
     p = make_problem(61, 5, 8, 2);
@@ -116,18 +109,18 @@ static void rank_deficient(void **state)
     lsp_svd_options options = of_rank(12);
     factors f = must_run(one_thread, &p, &options);
     assert_true(f.svd.sigma[4] > 1e-3 && f.svd.sigma[5] < 1e-12);
-    free_factors(&f);
+    free_svd(&f.svd);
     memset(p.q, 0, 80 * 8 * sizeof *p.q); /* all scores equal */
     check_case(&p, of_rank(4), 4, 1, "all equal");
     f = must_run(one_thread, &p, &options);
     assert_true(fabs(f.svd.sigma[0] - sqrt(80.0 / 90.0)) < 1e-13 && f.svd.sigma[1] < 1e-13);
-    free_factors(&f);
+    free_svd(&f.svd);
     const int64_t none = 0; /* no key is there: W is 0 */
     p.desc.key_lengths = &none;
     check_case(&p, of_rank(4), 4, 1, "no keys");
     f = must_run(one_thread, &p, &options);
     assert_true(f.svd.sigma[0] == 0 && f.svd.certificate.frobenius_relative == 0);
-    free_factors(&f);
+    free_svd(&f.svd);
     free_problem(&p);
 }
 
@@ -145,7 +138,7 @@ static void one_hot_rows(void **state)
     factors f = must_run(one_thread, &p, &options);
     assert_true(fabs(f.svd.sigma[5] - 1) < 1e-12 &&
                 fabs(f.svd.certificate.frobenius_error - sqrt(94)) < 1e-10);
-    free_factors(&f);
+    free_svd(&f.svd);
     for (int64_t i = 0; i < 100; i++) /* every row the same one key */
         for (int64_t c = 0; c < 100; c++) p.q[i * 100 + c] = c == 7 ? 50 : 0;
     check_case(&p, of_rank(6), 6, 1, "one column");
@@ -174,12 +167,12 @@ static void rank_from_a_tolerance(void **state)
             fail_msg("rank %d for a tolerance of %g that needs %d", (int)f.svd.rank, tolerance, (int)needed);
         assert_int_equal(f.svd.attempts, needed <= 32 ? 1 : needed <= 64 ? 2 : needed <= 128 ? 3 : 4);
         check_first(&p, &f, 1.005, "a tolerance");
-        free_factors(&f);
+        free_svd(&f.svd);
         options.rank = needed / 2;
         f = must_run(one_thread, &p, &options);
         assert_true(!f.svd.tolerance_met && f.svd.rank == needed / 2);
         check_first(&p, &f, 1.005, "a tolerance that is not met");
-        free_factors(&f);
+        free_svd(&f.svd);
     }
     free(w), free(sigma);
     free_problem(&p);
@@ -225,8 +218,8 @@ static void results_repeat(void **state)
     options.seed = 1;
     factors other = must_run(one_thread, &p, &options);
     assert_memory_not_equal(once.svd.sigma, other.svd.sigma, 6 * sizeof(double));
-    free_factors(&once), free_factors(&again), free_factors(&threads), free_factors(&single),
-        free_factors(&other);
+    free_svd(&once.svd), free_svd(&again.svd), free_svd(&threads.svd), free_svd(&single.svd),
+        free_svd(&other.svd);
     free_problem(&p);
 }
 
@@ -248,7 +241,7 @@ static void progress_goes_to_the_end(void **state)
     options.oversample = 3;
     factors f = must_run(one_thread, &p, &options);
     assert_true(last == 1);
-    free_factors(&f);
+    free_svd(&f.svd);
     free_problem(&p);
 }
 
@@ -286,21 +279,8 @@ static void refusals(void **state)
     free_problem(&p);
 }
 
-static lsp_context *make_context(MPI_Comm comm, int threads)
+int main(void)
 {
-    lsp_context *ctx = NULL;
-    lsp_context_options options = {.threads = threads};
-    return lsp_context_create(comm, &options, &ctx, NULL, 0) == LSP_OK ? ctx : NULL;
-}
-
-int main(int argc, char **argv)
-{
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(error_near_the_best),
         cmocka_unit_test(steps_bring_the_error_down),
@@ -313,15 +293,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(progress_goes_to_the_end),
         cmocka_unit_test(refusals),
     };
-    one_thread = make_context(MPI_COMM_WORLD, 1);
-    two_threads = make_context(MPI_COMM_WORLD, 2);
-    alone = make_context(MPI_COMM_SELF, 1);
-    int failed = !one_thread || !two_threads || !alone;
-    if (!failed) failed = cmocka_run_group_tests_name("svd", tests, NULL, NULL);
-    lsp_context_destroy(&one_thread);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&one_thread, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("svd", tests, contexts, NULL, NULL);
 }

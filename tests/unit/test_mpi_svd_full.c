@@ -1,56 +1,21 @@
 /* The full SVD of W over ranks: against the matrix by definition and LAPACK's singular values; truncation,
  * certificate, refusals. SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "base/checked.h"
-#include "base/memory.h"
 #include "linalg/full_svd.h"
 #include "linalg_case.h"
 #include "operator_case.h"
 
 #include <longspan/svd.h>
-#include <stdio.h>
 
 static lsp_context *ctx, *two_threads, *alone;
-static int rank, ranks;
-
-static lsp_attention_desc plain(int64_t n, int64_t m, int64_t d_k)
-{
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = d_k,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .compute = LSP_F32};
-}
 
 /* ---- a run, put together on every rank ------------------------------------------------------------- */
 
-/* sigma, and u [n][rank], v [m][rank] of the whole: rows and keys outside of the part are zero. */
-typedef struct answer {
-    lsp_svd svd;
-} answer;
-
-static double *spread(lsp_context *c, const double *mine, const lsp_run *run, int64_t runs, int64_t height,
-                      int64_t width)
-{
-    double *whole = zeros(height * width);
-    if (runs) memcpy(whole + run->begin * width, mine, (size_t)(run->count * width) * sizeof *whole);
-    MPI_Allreduce(MPI_IN_PLACE, whole, (int)(height * width), MPI_DOUBLE, MPI_SUM, c->comm);
-    return whole;
-}
-
 /* spoil: a row of K that becomes NaN and infinite, or -1. */
 static lsp_status run(lsp_context *c, const lsp_attention_desc *d, const lsp_svd_options *options,
-                      int64_t spoil, answer *a)
+                      int64_t spoil, lsp_svd *a)
 {
     lsp_operator *op = NULL;
     lsp_svd *svd = NULL;
@@ -67,13 +32,9 @@ static lsp_status run(lsp_context *c, const lsp_attention_desc *d, const lsp_svd
     assert_int_equal(lsp_operator_bind(op, q, k), LSP_OK);
     lsp_status status = lsp_svd_full(op, options, &svd);
     if (status == LSP_OK) {
-        assert_true(svd->rows == rows && svd->keys == keys && svd->attempts == 1 && svd->seconds > 0);
-        a->svd = *svd;
-        a->svd.sigma = zeros(svd->rank);
-        memcpy(a->svd.sigma, svd->sigma, (size_t)svd->rank * sizeof(double));
-        assert_same_everywhere(c, a->svd.sigma, svd->rank);
-        a->svd.u = spread(c, svd->u, query_run, query_runs, d->n, svd->rank);
-        a->svd.v = spread(c, svd->v, key_run, key_runs, d->m, svd->rank);
+        assert_true(svd->attempts == 1 && svd->seconds > 0);
+        *a = whole_svd(c, op, svd, d->n, d->m);
+        assert_same_everywhere(c, a->sigma, svd->rank);
     } else {
         assert_null(svd);
     }
@@ -83,38 +44,17 @@ static lsp_status run(lsp_context *c, const lsp_attention_desc *d, const lsp_svd
     return status;
 }
 
-static answer must_run(lsp_context *c, const lsp_attention_desc *d, const lsp_svd_options *options)
+static lsp_svd must_run(lsp_context *c, const lsp_attention_desc *d, const lsp_svd_options *options)
 {
-    answer a;
+    lsp_svd a;
     if (run(c, d, options, -1, &a) != LSP_OK) fail_msg("%s", lsp_context_message(c));
     return a;
 }
 
-static void free_answer(answer *a)
-{
-    free(a->svd.sigma);
-    free(a->svd.u);
-    free(a->svd.v);
-}
-
 /* ---- what holds for any W ---------------------------------------------------------------------------- */
 
-static double true_error(const double *w, const lsp_svd *s, int64_t n, int64_t m)
+static void check_answer(const lsp_attention_desc *d, const lsp_svd *s, const char *what)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < m; j++) {
-            double x = w[i * m + j];
-            for (int64_t r = 0; r < s->rank; r++)
-                x -= s->u[i * s->rank + r] * s->sigma[r] * s->v[j * s->rank + r];
-            sum += x * x;
-        }
-    return sqrt(sum);
-}
-
-static void check_answer(const lsp_attention_desc *d, const answer *a, const char *what)
-{
-    const lsp_svd *s = &a->svd;
     double *w = dense_matrix(d), *expected = oracle_sigma(w, d->n, d->m), norm = norm_of(w, d->n * d->m);
     for (int64_t r = 0; r < s->rank; r++) {
         double off = fabs(s->sigma[r] - expected[r]);
@@ -139,10 +79,10 @@ static void check_case(const lsp_attention_desc *d, int64_t keep, const char *wh
 {
     lsp_svd_options options = lsp_svd_defaults();
     options.rank = keep;
-    answer a = must_run(ctx, d, &options);
-    assert_true(a.svd.rank <= keep && a.svd.tolerance_met);
+    lsp_svd a = must_run(ctx, d, &options);
+    assert_true(a.rank <= keep && a.tolerance_met);
     check_answer(d, &a, what);
-    free_answer(&a);
+    free_svd(&a);
 }
 
 static void shapes_are_decomposed(void **state)
@@ -151,7 +91,7 @@ static void shapes_are_decomposed(void **state)
     const int64_t shapes[][4] = {{1, 1, 1, 1},    {5, 1, 3, 2},      {1, 40, 8, 7},
                                  {70, 70, 16, 9}, {130, 45, 12, 45}, {33, 101, 20, 200}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        lsp_attention_desc d = plain(shapes[i][0], shapes[i][1], shapes[i][2]);
+        lsp_attention_desc d = plain(shapes[i][0], shapes[i][1], shapes[i][2], 0);
         check_case(&d, shapes[i][3], "a shape");
     }
 }
@@ -161,7 +101,7 @@ static void masks_and_scores_are_kept(void **state)
     (void)state;
     const int64_t offsets[] = {0, 20, 20, 61, 90}, offsets_k[] = {0, 31, 33, 40, 70}, length = 52;
     const double slope = 0.3;
-    lsp_attention_desc d = plain(90, 70, 16);
+    lsp_attention_desc d = plain(90, 70, 16, 0);
     d.mask = LSP_MASK_CAUSAL; /* the first 20 rows see no key */
     check_case(&d, 12, "causal");
     d.align = LSP_ALIGN_TOP_LEFT;
@@ -172,14 +112,14 @@ static void masks_and_scores_are_kept(void **state)
     d.window_right = 4;
     d.softcap = 1.5;
     check_case(&d, 30, "window, softcap");
-    d = plain(90, 70, 16);
+    d = plain(90, 70, 16, 0);
     d.documents = offsets;
     d.documents_k = offsets_k;
     d.document_count = 4;
     d.key_lengths = &length;
     d.scale = 0.9;
     check_case(&d, 40, "documents, key length");
-    d = plain(90, 70, 16);
+    d = plain(90, 70, 16, 0);
     d.row_begin = 13;
     d.row_end = 77;
     d.key_begin = 5;
@@ -193,7 +133,7 @@ static void types_are_read(void **state)
     (void)state;
     const lsp_dtype types[] = {LSP_F16, LSP_BF16, LSP_F64};
     for (int t = 0; t < 3; t++) {
-        lsp_attention_desc d = plain(40, 50, 8);
+        lsp_attention_desc d = plain(40, 50, 8, 0);
         d.q_type = types[t];
         d.k_type = types[(t + 1) % 3];
         d.compute = t == 0 ? LSP_F64 : LSP_F32;
@@ -205,24 +145,24 @@ static void types_are_read(void **state)
 static void rank_one_is_found(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(50, 40, 4);
+    lsp_attention_desc d = plain(50, 40, 4, 0);
     d.scale = 1e-300;
     lsp_svd_options options = lsp_svd_defaults();
     options.tolerance = 1e-6;
-    answer a = must_run(ctx, &d, &options);
-    assert_int_equal(a.svd.rank, 1);
-    assert_true(a.svd.tolerance_met);
-    assert_true(fabs(a.svd.sigma[0] - sqrt(50.0 / 40)) < 1e-13);
-    assert_false(a.svd.certificate.meaningful);
-    assert_true(a.svd.certificate.frobenius_relative < 1e-13);
+    lsp_svd a = must_run(ctx, &d, &options);
+    assert_int_equal(a.rank, 1);
+    assert_true(a.tolerance_met);
+    assert_true(fabs(a.sigma[0] - sqrt(50.0 / 40)) < 1e-13);
+    assert_false(a.certificate.meaningful);
+    assert_true(a.certificate.frobenius_relative < 1e-13);
     check_answer(&d, &a, "rank 1");
-    free_answer(&a);
+    free_svd(&a);
 }
 
 static void tolerance_takes_the_least_rank(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(80, 60, 24);
+    lsp_attention_desc d = plain(80, 60, 24, 0);
     double *w = dense_matrix(&d), *sigma = oracle_sigma(w, 80, 60), norm = norm_of(w, 80 * 60);
     const double tolerances[] = {0.5, 0.1, 1e-2, 1e-9};
     for (int t = 0; t < 4; t++) {
@@ -235,19 +175,19 @@ static void tolerance_takes_the_least_rank(void **state)
         }
         lsp_svd_options options = lsp_svd_defaults();
         options.tolerance = tolerances[t];
-        answer a = must_run(ctx, &d, &options);
-        assert_int_equal(a.svd.rank, expected);
-        assert_true(a.svd.tolerance_met);
-        assert_true(a.svd.certificate.frobenius_relative <= tolerances[t]);
+        lsp_svd a = must_run(ctx, &d, &options);
+        assert_int_equal(a.rank, expected);
+        assert_true(a.tolerance_met);
+        assert_true(a.certificate.frobenius_relative <= tolerances[t]);
         check_answer(&d, &a, "a tolerance");
-        free_answer(&a);
+        free_svd(&a);
         if (expected == 1) continue;
         options.rank = expected - 1;
         a = must_run(ctx, &d, &options);
-        assert_int_equal(a.svd.rank, expected - 1);
-        assert_false(a.svd.tolerance_met);
-        assert_true(a.svd.certificate.frobenius_relative > tolerances[t]);
-        free_answer(&a);
+        assert_int_equal(a.rank, expected - 1);
+        assert_false(a.tolerance_met);
+        assert_true(a.certificate.frobenius_relative > tolerances[t]);
+        free_svd(&a);
     }
     free(w);
     free(sigma);
@@ -263,27 +203,26 @@ static void told(void *user, double done)
 static void bits_repeat_and_ranks_agree(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(120, 90, 32);
+    lsp_attention_desc d = plain(120, 90, 32, 0);
     d.mask = LSP_MASK_CAUSAL;
     lsp_svd_options options = lsp_svd_defaults();
     double done = 0;
     options.rank = 90;
-    answer b = must_run(two_threads, &d, &options), c = must_run(alone, &d, &options);
+    lsp_svd b = must_run(two_threads, &d, &options), c = must_run(alone, &d, &options);
     options.progress = told;
     options.user = &done;
-    answer a = must_run(ctx, &d, &options);
+    lsp_svd a = must_run(ctx, &d, &options);
     assert_true(done == 1);
-    assert_memory_equal(a.svd.sigma, b.svd.sigma, 90 * sizeof(double));
-    assert_memory_equal(a.svd.u, b.svd.u, 120 * 90 * sizeof(double));
-    assert_memory_equal(a.svd.v, b.svd.v, 90 * 90 * sizeof(double));
-    for (int64_t r = 0; r < 90; r++)
-        assert_true(fabs(a.svd.sigma[r] - c.svd.sigma[r]) <= 1e-13 * a.svd.sigma[0]);
+    assert_memory_equal(a.sigma, b.sigma, 90 * sizeof(double));
+    assert_memory_equal(a.u, b.u, 120 * 90 * sizeof(double));
+    assert_memory_equal(a.v, b.v, 90 * 90 * sizeof(double));
+    for (int64_t r = 0; r < 90; r++) assert_true(fabs(a.sigma[r] - c.sigma[r]) <= 1e-13 * a.sigma[0]);
     /* The first singular value stands apart, so its vectors agree, and their signs. */
-    for (int64_t i = 0; i < 120; i++) assert_true(fabs(a.svd.u[i * 90] - c.svd.u[i * 90]) <= 1e-11);
-    for (int64_t i = 0; i < 90; i++) assert_true(fabs(a.svd.v[i * 90] - c.svd.v[i * 90]) <= 1e-11);
-    free_answer(&a);
-    free_answer(&b);
-    free_answer(&c);
+    for (int64_t i = 0; i < 120; i++) assert_true(fabs(a.u[i * 90] - c.u[i * 90]) <= 1e-11);
+    for (int64_t i = 0; i < 90; i++) assert_true(fabs(a.v[i * 90] - c.v[i * 90]) <= 1e-11);
+    free_svd(&a);
+    free_svd(&b);
+    free_svd(&c);
 }
 
 /* ---- refusals --------------------------------------------------------------------------------------- */
@@ -292,8 +231,8 @@ static void what_cannot_be_done_is_refused(void **state)
 {
     (void)state;
     lsp_svd_options options = lsp_svd_defaults();
-    answer a;
-    lsp_attention_desc d = plain(60, 50, 8);
+    lsp_svd a;
+    lsp_attention_desc d = plain(60, 50, 8, 0);
     assert_int_equal(run(ctx, &d, &options, -1, &a), LSP_ERR_USAGE); /* rank 0 without a tolerance */
     assert_non_null(strstr(lsp_context_message(ctx), "rank is 0"));
     options.rank = 5;
@@ -310,7 +249,7 @@ static void memory_is_counted(void **state)
     enum { N = 200, M = 300, D = 8 };
     lsp_svd_options options = lsp_svd_defaults();
     options.rank = 5;
-    lsp_attention_desc d = plain(N, M, D);
+    lsp_attention_desc d = plain(N, M, D, 0);
     lsp_full_svd_size size;
     assert_int_equal(lsp_full_svd_measure(N, M, ranks, true, &size, NULL), LSP_OK);
     /* pdgesvd's, the operator's, all keys, and three times the rows of a rank while they are formed and dealt. */
@@ -323,7 +262,7 @@ static void memory_is_counted(void **state)
     int64_t forming = (M * D + rows * (3 * M + D)) * (int64_t)sizeof(double);
     int64_t needed = size.bytes + forming + lsp_operator_get_estimate(op).footprint.total;
     lsp_operator_destroy(&op);
-    answer a;
+    lsp_svd a;
     d.memory_limit = needed * ctx->layout.node_ranks - 1;
     int64_t before = lsp_memory_now();
     assert_int_equal(run(ctx, &d, &options, -1, &a), LSP_ERR_LIMIT);
@@ -336,17 +275,11 @@ static void memory_is_counted(void **state)
     assert_non_null(strstr(lsp_context_message(ctx), "200 x 300"));
     d.memory_limit++;
     a = must_run(ctx, &d, &options);
-    free_answer(&a);
+    free_svd(&a);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_are_decomposed),
         cmocka_unit_test(masks_and_scores_are_kept),
@@ -357,15 +290,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_cannot_be_done_is_refused),
         cmocka_unit_test(memory_is_counted),
     };
-    lsp_context_options one = {.threads = 1}, two = {.threads = 2};
-    int failed = lsp_context_create(MPI_COMM_WORLD, &one, &ctx, NULL, 0) != LSP_OK ||
-                 lsp_context_create(MPI_COMM_WORLD, &two, &two_threads, NULL, 0) != LSP_OK ||
-                 lsp_context_create(MPI_COMM_SELF, &one, &alone, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("full svd of W", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    lsp_context_destroy(&two_threads);
-    lsp_context_destroy(&alone);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}, {&two_threads, 2, false}, {&alone, 1, true}};
+    return RUN_OVER_RANKS("full svd of W", tests, contexts, NULL, NULL);
 }

@@ -1,14 +1,8 @@
 /* The library's calls for topk on several ranks: kept weights against the definition, certificate, refusals.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 
 #include <longspan/longspan.h>
 
@@ -16,19 +10,10 @@ static lsp_context *ctx;
 
 static lsp_attention_desc desc_of(int64_t n, int64_t m, int64_t topk)
 {
-    return (lsp_attention_desc){.batch = 2,
-                                .heads = 4,
-                                .kv_heads = 2,
-                                .n = n,
-                                .m = m,
-                                .d_k = 12,
-                                .d_v = 5,
-                                .q_type = LSP_F64,
-                                .k_type = LSP_F64,
-                                .v_type = LSP_F64,
-                                .compute = LSP_F64,
-                                .method = LSP_METHOD_TOPK,
-                                .topk = topk};
+    lsp_attention_desc d = in_double(grouped(n, m, 12, 5));
+    d.method = LSP_METHOD_TOPK;
+    d.topk = topk;
+    return d;
 }
 
 /* Scores of one row, -INFINITY where it sees nothing; returns the log of their sum of exponentials. */
@@ -172,23 +157,13 @@ static void memory_counts_candidates(void **state)
     assert_null(plan);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    char message[512] = "";
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    const lsp_context_options options = {.threads = 2};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kept_weights_are_the_largest),
         cmocka_unit_test(bad_descriptions_are_refused),
         cmocka_unit_test(memory_counts_candidates),
     };
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, message, sizeof message) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("topk", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 2, false}};
+    return RUN_OVER_RANKS("topk", tests, contexts, NULL, NULL);
 }

@@ -1,33 +1,18 @@
 /* The estimate of what is gathered against what a run received: under every rule, gather mode, partition
  * and panel width.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "attention_case.h"
-#include "base/memory.h"
 #include "comm/gather_mode.h"
 
 static lsp_context *ctx;
-static int ranks;
 
-static lsp_attention_desc plain(int64_t n, int64_t m)
+static lsp_attention_desc narrow(int64_t n, int64_t m)
 {
-    return (lsp_attention_desc){.batch = 1,
-                                .heads = 1,
-                                .kv_heads = 1,
-                                .n = n,
-                                .m = m,
-                                .d_k = 3,
-                                .d_v = 2,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F64,
-                                .compute = LSP_F32};
+    lsp_attention_desc d = plain(n, m, 3, 2);
+    d.v_type = LSP_F64;
+    return d;
 }
 
 static void check_one(const lsp_attention_desc *d, const char *what)
@@ -64,10 +49,10 @@ static void check(lsp_attention_desc d, const char *what)
 static void traffic_without_a_mask(void **state)
 {
     (void)state;
-    check(plain(300, 4000), "no mask");
-    check(plain(3, 4000), "three rows"); /* ranks without rows receive nothing but in mode all */
-    check(plain(300, 100), "one tile");  /* ranks without keys */
-    lsp_attention_desc d = plain(300, 4000);
+    check(narrow(300, 4000), "no mask");
+    check(narrow(3, 4000), "three rows"); /* ranks without rows receive nothing but in mode all */
+    check(narrow(300, 100), "one tile");  /* ranks without keys */
+    lsp_attention_desc d = narrow(300, 4000);
     d.key_begin = 700;
     d.key_end = 2500;
     d.row_begin = 100;
@@ -78,7 +63,7 @@ static void traffic_without_a_mask(void **state)
 static void traffic_of_causal_masks(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(3000, 3000);
+    lsp_attention_desc d = narrow(3000, 3000);
     d.mask = LSP_MASK_CAUSAL;
     check(d, "causal");
     d.n = 5000; /* the first 2000 rows see no key */
@@ -92,7 +77,7 @@ static void traffic_of_causal_masks(void **state)
 static void traffic_of_windows(void **state)
 {
     (void)state;
-    lsp_attention_desc d = plain(4000, 4000);
+    lsp_attention_desc d = narrow(4000, 4000);
     d.mask = LSP_MASK_WINDOW;
     d.window_left = 9;
     check(d, "a narrow window");
@@ -108,7 +93,7 @@ static void traffic_of_documents(void **state)
 {
     (void)state;
     const int64_t of_rows[] = {0, 0, 700, 1500, 1500, 3000}, of_keys[] = {0, 512, 1024, 1024, 1700, 4000};
-    lsp_attention_desc d = plain(3000, 4000);
+    lsp_attention_desc d = narrow(3000, 4000);
     d.documents = of_rows;
     d.documents_k = of_keys;
     d.document_count = 5;
@@ -123,7 +108,7 @@ static void traffic_of_heads_and_lengths(void **state)
 {
     (void)state;
     const int64_t lengths[] = {1300, 0, 700}, heads_of[] = {1, 1, 0};
-    lsp_attention_desc d = plain(200, 1300);
+    lsp_attention_desc d = narrow(200, 1300);
     d.batch = 3;
     d.heads = 3;
     d.kv_heads = 2;
@@ -138,23 +123,13 @@ static void traffic_of_heads_and_lengths(void **state)
     lsp_gather_node_set_ranks(0);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(traffic_without_a_mask),       cmocka_unit_test(traffic_of_causal_masks),
         cmocka_unit_test(traffic_of_windows),           cmocka_unit_test(traffic_of_documents),
         cmocka_unit_test(traffic_of_heads_and_lengths),
     };
-    const lsp_context_options options = {.threads = 1};
-    int failed = lsp_context_create(MPI_COMM_WORLD, &options, &ctx, NULL, 0) != LSP_OK;
-    if (!failed) failed = cmocka_run_group_tests_name("traffic", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    failed += lsp_memory_now() != 0;
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, 1, false}};
+    return RUN_OVER_RANKS("traffic", tests, contexts, NULL, NULL);
 }

@@ -1,30 +1,20 @@
 /* Verification over ranks: right results pass, and every deliberate fault is caught.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "mpi_case.h"
 
 #include "plain_problem.h"
 
 #include <longspan/study.h>
-#include <math.h>
-#include <mpi.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { ALL = 1 << 20 }; /* sample every row */
 
 static lsp_context *ctx;
-static int rank, ranks;
 
 static lsp_status run_verify(const problem *p, int64_t rows, double tolerance, lsp_verify_result *result)
 {
     static share queries, keys;
     const lsp_attention_desc *d = &p->desc;
-    deal(p, rank, ranks, &queries, &keys);
+    deal(p, &queries, &keys);
     share packed = keys;
     if (p->outside_on_last && rank == ranks - 1) packed.count--;
     void *q = pack(&queries, p->q, d->q_type, d->heads, d->n, d->d_k);
@@ -56,26 +46,11 @@ static const int64_t documents_q[] = {0, 4, 4, 21, 37}, documents_k[] = {0, 9, 1
 static const int64_t heads_of[] = {1, 0, 0, 1};
 static const double slopes[] = {0.5, 0.25, 0.125, 0.0625};
 
-static lsp_attention_desc base_desc(void)
-{
-    return (lsp_attention_desc){.batch = 2,
-                                .heads = 4,
-                                .kv_heads = 2,
-                                .n = 37,
-                                .m = 53,
-                                .d_k = 8,
-                                .d_v = 5,
-                                .q_type = LSP_F32,
-                                .k_type = LSP_F32,
-                                .v_type = LSP_F32,
-                                .compute = LSP_F32};
-}
-
 enum { CASES = 16 };
 
 static lsp_attention_desc make_case(int number)
 {
-    lsp_attention_desc d = base_desc();
+    lsp_attention_desc d = grouped(37, 53, 8, 5);
     switch (number) {
     case 1: d.mask = LSP_MASK_CAUSAL; break;
     case 2:
@@ -204,7 +179,7 @@ static void verify_catches_and_names_a_single_row(void **state)
 {
     (void)state;
     const int64_t at = (1 * 4 + 2) * 37 + 20; /* batch 1, head 2, row 20 */
-    problem p = make_problem(base_desc(), 1);
+    problem p = make_problem(grouped(37, 53, 8, 5), 1);
     lsp_verify_result result;
     const double wrong[] = {(double)NAN, INFINITY, 0, 1.01};
     for (size_t w = 0; w < sizeof wrong / sizeof *wrong; w++) {
@@ -228,7 +203,7 @@ static void verify_catches_and_names_a_single_row(void **state)
 static void verify_samples_first_and_last_row(void **state)
 {
     (void)state;
-    lsp_attention_desc d = base_desc();
+    lsp_attention_desc d = grouped(37, 53, 8, 5);
     d.row_begin = 3;
     d.row_end = 30;
     problem p = make_problem(d, 1);
@@ -246,7 +221,7 @@ static void verify_samples_first_and_last_row(void **state)
 static void verify_catches_small_faults_of_long_rows(void **state)
 {
     (void)state;
-    lsp_attention_desc d = base_desc();
+    lsp_attention_desc d = grouped(37, 53, 8, 5);
     d.batch = 1;
     d.heads = d.kv_heads = 1;
     d.n = 24;
@@ -265,7 +240,7 @@ static void verify_catches_small_faults_of_long_rows(void **state)
 static void verify_allows_what_large_scores_cost(void **state)
 {
     (void)state;
-    lsp_attention_desc d = base_desc();
+    lsp_attention_desc d = grouped(37, 53, 8, 5);
     d.n = 64;
     d.m = 80;
     d.d_k = 64;
@@ -299,7 +274,7 @@ static void verify_follows_non_finite_operands(void **state)
 {
     (void)state;
     for (int number = 0; number < 3; number++) {
-        lsp_attention_desc d = base_desc();
+        lsp_attention_desc d = grouped(37, 53, 8, 5);
         d.mask = LSP_MASK_CAUSAL;
         problem p = make_problem(d, 1);
         assert_true(passes(&p, ALL));
@@ -330,7 +305,7 @@ static void expect_refused(const problem *p, int64_t rows, double tolerance, con
 static void verify_refuses_wrong_use(void **state)
 {
     (void)state;
-    problem p = make_problem(base_desc(), 1);
+    problem p = make_problem(grouped(37, 53, 8, 5), 1);
     expect_refused(&p, 0, 0, "rows");
     expect_refused(&p, 4, -1, "tolerance");
     p.hide_key = 30;
@@ -357,18 +332,8 @@ static void verify_refuses_wrong_use(void **state)
     free_problem(&p);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    /* cmocka stops the program at the first failure: ranks that wait for this one would hang. */
-    (void)setenv("CMOCKA_TEST_ABORT", "1", 1);
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    const lsp_context_options options = {.threads = ranks == 1 ? 2 : 1};
-    char message[512] = "";
-    if (lsp_context_create(MPI_COMM_WORLD, &options, &ctx, message, sizeof message) != LSP_OK)
-        MPI_Abort(MPI_COMM_WORLD, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(verify_passes_right_results),
         cmocka_unit_test(verify_catches_faults_under_every_rule),
@@ -379,8 +344,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(verify_follows_non_finite_operands),
         cmocka_unit_test(verify_refuses_wrong_use),
     };
-    int failed = cmocka_run_group_tests_name("verify", tests, NULL, NULL);
-    lsp_context_destroy(&ctx);
-    MPI_Finalize();
-    return failed;
+    const test_context contexts[] = {{&ctx, TWO_IF_ALONE, false}};
+    return RUN_OVER_RANKS("verify", tests, contexts, NULL, NULL);
 }
