@@ -180,19 +180,6 @@ static lsp_status write_output(attend_state *s)
     return status;
 }
 
-static void print_last_line(const lsp_report *report)
-{
-    if (!report->verified) {
-        (void)printf("longspan: PASSED, not verified (verify.rows = 0); the result is in %s\n",
-                     report->output);
-    } else if (report->verify.passed) {
-        (void)printf("longspan: PASSED, %" PRId64 " sampled rows verified; the result is in %s\n",
-                     report->verify.rows, report->output);
-    } else {
-        (void)printf("longspan: FAILED, the result differs from the reference; no output was written\n");
-    }
-}
-
 /* Collective. Prints and writes the report of a run that came to its end, passed or not. */
 static lsp_status report_run(attend_state *s)
 {
@@ -203,7 +190,7 @@ static lsp_status report_run(attend_state *s)
     lsp_report_collect(app, report);
     if (app->layout.rank == 0) lsp_summary_print(app, report);
     lsp_status status = lsp_json_write(app, lsp_json_report(app, report));
-    if (app->layout.rank == 0) print_last_line(report);
+    if (app->layout.rank == 0) lsp_summary_verdict(report->verified ? &report->verify : NULL, report->output);
     if (status != LSP_OK || !report->verified || report->verify.passed) return status;
     const lsp_verify_result *v = &report->verify;
     return lsp_context_fail(

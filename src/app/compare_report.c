@@ -24,7 +24,6 @@ static double gflops(const lsp_compare_job *job)
 static void print_head(const lsp_compare_job *job)
 {
     const lsp_attention_desc *d = &job->input.desc;
-    const lsp_context_layout *l = &job->app->layout;
     char rule[LSP_RULE_TEXT], batch[32] = "";
     if (d->batch > 1) (void)snprintf(batch, sizeof batch, "%" PRId64 " x ", d->batch);
     (void)printf("longspan %s compare: exact attention and approximations, %s%" PRId64 " head%s (%" PRId64
@@ -37,9 +36,7 @@ static void print_head(const lsp_compare_job *job)
     if (d->row_begin != 0 || d->row_end != d->n || d->key_begin != 0 || d->key_end != d->m)
         (void)printf("  part     rows %" PRId64 ":%" PRId64 ", keys %" PRId64 ":%" PRId64 "\n", d->row_begin,
                      d->row_end, d->key_begin, d->key_end);
-    (void)printf("  machine  %d rank%s x %d thread%s on %d node%s, %s\n", l->ranks, l->ranks == 1 ? "" : "s",
-                 l->threads, l->threads == 1 ? "" : "s", l->nodes, l->nodes == 1 ? "" : "s",
-                 lsp_isa_name(job->results[0].isa));
+    lsp_summary_machine(job->app, job->results[0].isa);
 }
 
 /* "0.734 (0.012)": of the average row, and of the one that keeps least. */

@@ -79,16 +79,13 @@ void lsp_json_add_part(cJSON *object, const lsp_attention_desc *desc)
     lsp_json_add_number(part, "key_end", (double)desc->key_end);
 }
 
-static const char *const phase_names[LSP_PHASE_COUNT] = {"read",   "compute", "gather_exposed",
-                                                         "verify", "write",   "total"};
-
-void lsp_json_add_phases(cJSON *object, const lsp_statistic *of)
+void lsp_json_add_times(cJSON *object, const lsp_phase_name *names, const lsp_statistic *of, int count)
 {
     cJSON *seconds = cJSON_AddObjectToObject(object, "seconds");
-    for (int i = 0; i < LSP_PHASE_COUNT; i++) lsp_json_add_number(seconds, phase_names[i], of[i].max);
+    for (int i = 0; i < count; i++) lsp_json_add_number(seconds, names[i].json, of[i].max);
     cJSON *phases = cJSON_AddObjectToObject(object, "phases");
-    for (int i = 0; i < LSP_PHASE_COUNT; i++) {
-        cJSON *phase = cJSON_AddObjectToObject(phases, phase_names[i]);
+    for (int i = 0; i < count; i++) {
+        cJSON *phase = cJSON_AddObjectToObject(phases, names[i].json);
         lsp_json_add_number(phase, "min", of[i].min);
         lsp_json_add_number(phase, "mean", of[i].mean);
         lsp_json_add_number(phase, "max", of[i].max);
@@ -96,42 +93,62 @@ void lsp_json_add_phases(cJSON *object, const lsp_statistic *of)
     }
 }
 
+void lsp_json_add_phases(cJSON *object, const lsp_statistic *phases)
+{
+    lsp_json_add_times(object, lsp_phase_names, phases, LSP_PHASE_COUNT);
+}
+
+void lsp_json_add_plan(cJSON *object, const lsp_attention_desc *desc, const lsp_estimate *estimate)
+{
+    char text[LSP_RULE_TEXT];
+    (void)cJSON_AddStringToObject(object, "method", lsp_method_name(desc->method));
+    (void)cJSON_AddStringToObject(object, "dtype", lsp_dtype_name(desc->compute));
+    (void)cJSON_AddStringToObject(object, "rule", lsp_summary_rule(desc, text));
+    (void)cJSON_AddStringToObject(object, "gather", lsp_gather_mode_name(estimate->gather));
+    (void)cJSON_AddStringToObject(object, "partition", lsp_partition_kind_name(estimate->partition));
+    lsp_json_add_number(object, "head_groups", estimate->head_groups);
+    lsp_json_add_number(object, "panels", (double)estimate->panels);
+    lsp_json_add_number(object, "panel_rows", (double)estimate->panel_keys);
+}
+
+void lsp_json_add_bytes(cJSON *object, double received, int64_t rss_max)
+{
+    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
+    lsp_json_add_number(bytes, "gathered", received);
+    lsp_json_add_number(bytes, "peak_rss_max", (double)rss_max);
+}
+
+void lsp_json_add_output(cJSON *object, const char *file, uint64_t checksum)
+{
+    if (file) {
+        lsp_json_add_checksum(object, "output_xxh64", checksum);
+        (void)cJSON_AddStringToObject(object, "output", file);
+    } else {
+        (void)cJSON_AddNullToObject(object, "output_xxh64"); /* failed its verification */
+    }
+}
+
 cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
 {
     const lsp_attention_desc *desc = &report->input->desc;
-    char text[LSP_RULE_TEXT];
     cJSON *object = lsp_json_begin(app);
     (void)cJSON_AddStringToObject(object, "isa", lsp_isa_name(report->isa));
     lsp_json_add_shape(object, desc);
     lsp_json_add_part(object, desc);
-    (void)cJSON_AddStringToObject(object, "method", lsp_method_name(desc->method));
-    (void)cJSON_AddStringToObject(object, "dtype", lsp_dtype_name(desc->compute));
-    (void)cJSON_AddStringToObject(object, "rule", lsp_summary_rule(desc, text));
-    (void)cJSON_AddStringToObject(object, "gather", lsp_gather_mode_name(report->estimate.gather));
-    (void)cJSON_AddStringToObject(object, "partition", lsp_partition_kind_name(report->estimate.partition));
-    lsp_json_add_number(object, "head_groups", report->estimate.head_groups);
-    lsp_json_add_number(object, "panels", (double)report->estimate.panels);
-    lsp_json_add_number(object, "panel_rows", (double)report->estimate.panel_keys);
+    lsp_json_add_plan(object, desc, &report->estimate);
     lsp_json_add_phases(object, report->phases);
     lsp_json_add_number(object, "flops", report->flops);
     lsp_json_add_number(object, "gflops", report->gflops);
     lsp_json_add_number(object, "fma_peak_gflops", report->peak_gflops);
     lsp_json_add_number(object, "efficiency", report->efficiency);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
-    lsp_json_add_number(bytes, "gathered", report->received_all);
-    lsp_json_add_number(bytes, "peak_rss_max", (double)report->rss_max);
+    lsp_json_add_bytes(object, report->received_all, report->rss_max);
     lsp_json_add_number(object, "empty_rows", (double)report->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)report->nonfinite);
     lsp_json_add_verify(object, report->verified ? &report->verify : NULL);
     lsp_certificate_add_json(object, &report->certificate);
     lsp_keeper_add_json(object, report->keeper);
-    if (report->output) {
-        lsp_json_add_checksum(object, "output_xxh64", report->out_checksum);
-        if (report->has_lse) lsp_json_add_checksum(object, "lse_xxh64", report->lse_checksum);
-        (void)cJSON_AddStringToObject(object, "output", report->output);
-    } else {
-        (void)cJSON_AddNullToObject(object, "output_xxh64"); /* failed its verification: not written */
-    }
+    lsp_json_add_output(object, report->output, report->out_checksum);
+    if (report->output && report->has_lse) lsp_json_add_checksum(object, "lse_xxh64", report->lse_checksum);
     return object;
 }
 

@@ -6,17 +6,15 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static const struct {
-    const char *json, *text;
-} phase_names[LSP_LAYER_PHASES] = {{"read", "read"},
-                                   {"project", "projections"},
-                                   {"exchange", "exchange"},
-                                   {"compute", "attention"},
-                                   {"gather_exposed", "exposed gather"},
-                                   {"execute", "layer in memory"},
-                                   {"verify", "verify"},
-                                   {"write", "write"},
-                                   {"total", "total"}};
+static const lsp_phase_name phase_names[LSP_LAYER_PHASES] = {{"read", "read"},
+                                                             {"project", "projections"},
+                                                             {"exchange", "exchange"},
+                                                             {"compute", "attention"},
+                                                             {"gather_exposed", "exposed gather"},
+                                                             {"execute", "layer in memory"},
+                                                             {"verify", "verify"},
+                                                             {"write", "write"},
+                                                             {"total", "total"}};
 
 void lsp_layer_report_collect(lsp_app *app, lsp_layer_report *report)
 {
@@ -39,7 +37,6 @@ static void print_head(const lsp_app *app, const lsp_layer_report *report)
     const lsp_layer_input *in = report->input;
     const lsp_layer_desc *desc = &in->desc;
     const lsp_attention_desc *a = &desc->attention;
-    const lsp_context_layout *l = &app->layout;
     char rule[LSP_RULE_TEXT], keys[LSP_RULE_TEXT], batch[32] = "";
     if (a->batch > 1) (void)snprintf(batch, sizeof batch, "%" PRId64 " x ", a->batch);
     (void)printf("longspan %s layer: %s attention, %s%" PRId64 " x %" PRId64 ", %" PRId64
@@ -55,22 +52,10 @@ static void print_head(const lsp_app *app, const lsp_layer_report *report)
         (void)printf(", rotary positions (base %g, %s)", desc->rope_base,
                      desc->rope_pairing == LSP_ROPE_HALF ? "half" : "interleaved");
     if (desc->qk_norm) (void)printf(", q and k normalised");
-    (void)printf("\n  machine  %d rank%s x %d thread%s on %d node%s, %s\n", l->ranks,
-                 l->ranks == 1 ? "" : "s", l->threads, l->threads == 1 ? "" : "s", l->nodes,
-                 l->nodes == 1 ? "" : "s", lsp_isa_name(report->isa));
-    (void)printf("  split    rows %s, %s\n", lsp_partition_kind_name(report->estimate.partition),
-                 lsp_summary_keys(&report->estimate, l->ranks, keys));
-}
-
-static void print_phases(const lsp_statistic *phases)
-{
-    (void)printf("\n  %-16s %12s %12s %12s  %s\n", "seconds", "min", "mean", "max", "rank of max");
-    for (int i = 0; i < LSP_LAYER_PHASES; i++) {
-        const lsp_statistic *s = &phases[i];
-        (void)printf("  %-16s %12.4f %12.4f %12.4f  %11d\n", phase_names[i].text, s->min, s->mean, s->max,
-                     s->max_rank);
-    }
     (void)printf("\n");
+    lsp_summary_machine(app, report->isa);
+    (void)printf("  split    rows %s, %s\n", lsp_partition_kind_name(report->estimate.partition),
+                 lsp_summary_keys(&report->estimate, app->layout.ranks, keys));
 }
 
 static void print_result(const lsp_layer_report *r)
@@ -82,13 +67,11 @@ static void print_result(const lsp_layer_report *r)
     if (r->peak_gflops > 0)
         (void)printf(", %.1f %% of the FMA peak (%s)", 100 * r->project_gflops / r->peak_gflops,
                      lsp_format_rate(r->peak_gflops * 1e9, two));
-    (void)printf("\n  memory   %s at most on a rank, %s gathered\n",
-                 lsp_format_bytes((double)r->rss_max, one), lsp_format_bytes(r->received_all, two));
+    (void)printf("\n");
+    lsp_summary_memory(r->rss_max, r->received_all);
     if (r->empty_rows > 0)
         (void)printf("  empty    %" PRId64 " rows of heads see no key: their output is 0\n", r->empty_rows);
-    if (r->input->nonfinite > 0)
-        (void)printf("  NaN, Inf %" PRId64 " in the input, as compute.nonfinite = propagate asks\n",
-                     r->input->nonfinite);
+    lsp_summary_nonfinite(r->input->nonfinite);
     if (r->verified)
         (void)printf(
             "  verify   %" PRId64 " rows in double precision, %s: relative error %.2e at most (tolerance "
@@ -103,37 +86,16 @@ static void print_result(const lsp_layer_report *r)
 void lsp_layer_report_print(lsp_app *app, const lsp_layer_report *report)
 {
     print_head(app, report);
-    print_phases(report->phases);
+    lsp_summary_times(phase_names, report->phases, LSP_LAYER_PHASES);
     print_result(report);
     lsp_summary_unused(app);
     if (report->estimate.idle_ranks > 0)
         (void)printf("  NOTE     %" PRId64 " of %d ranks have no query row; start fewer ranks\n",
                      report->estimate.idle_ranks, app->layout.ranks);
-    if (!report->verified)
-        (void)printf("longspan: PASSED, not verified (verify.rows = 0); the result is in %s\n",
-                     report->output);
-    else if (report->verify.passed)
-        (void)printf("longspan: PASSED, %" PRId64 " sampled rows verified; the result is in %s\n",
-                     report->verify.rows, report->output);
-    else
-        (void)printf("longspan: FAILED, the result differs from the reference; no output was written\n");
+    lsp_summary_verdict(report->verified ? &report->verify : NULL, report->output);
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------------- */
-
-static void add_phases(cJSON *object, const lsp_statistic *of)
-{
-    cJSON *seconds = cJSON_AddObjectToObject(object, "seconds");
-    for (int i = 0; i < LSP_LAYER_PHASES; i++) lsp_json_add_number(seconds, phase_names[i].json, of[i].max);
-    cJSON *phases = cJSON_AddObjectToObject(object, "phases");
-    for (int i = 0; i < LSP_LAYER_PHASES; i++) {
-        cJSON *phase = cJSON_AddObjectToObject(phases, phase_names[i].json);
-        lsp_json_add_number(phase, "min", of[i].min);
-        lsp_json_add_number(phase, "mean", of[i].mean);
-        lsp_json_add_number(phase, "max", of[i].max);
-        lsp_json_add_number(phase, "max_rank", of[i].max_rank);
-    }
-}
 
 static void add_layer(cJSON *object, const lsp_layer_input *in)
 {
@@ -151,40 +113,25 @@ static void add_layer(cJSON *object, const lsp_layer_input *in)
 cJSON *lsp_layer_report_json(const lsp_app *app, const lsp_layer_report *r)
 {
     const lsp_attention_desc *a = &r->input->desc.attention;
-    char text[LSP_RULE_TEXT];
     cJSON *object = lsp_json_begin(app);
     (void)cJSON_AddStringToObject(object, "isa", lsp_isa_name(r->isa));
     lsp_json_add_shape(object, a);
     add_layer(object, r->input);
-    (void)cJSON_AddStringToObject(object, "method", lsp_method_name(a->method));
-    (void)cJSON_AddStringToObject(object, "dtype", lsp_dtype_name(a->compute));
-    (void)cJSON_AddStringToObject(object, "rule", lsp_summary_rule(a, text));
-    (void)cJSON_AddStringToObject(object, "gather", lsp_gather_mode_name(r->estimate.gather));
-    (void)cJSON_AddStringToObject(object, "partition", lsp_partition_kind_name(r->estimate.partition));
-    lsp_json_add_number(object, "head_groups", r->estimate.head_groups);
-    lsp_json_add_number(object, "panels", (double)r->estimate.panels);
-    lsp_json_add_number(object, "panel_rows", (double)r->estimate.panel_keys);
-    add_phases(object, r->phases);
+    lsp_json_add_plan(object, a, &r->estimate);
+    lsp_json_add_times(object, phase_names, r->phases, LSP_LAYER_PHASES);
     lsp_json_add_number(object, "flops", r->flops);
     lsp_json_add_number(object, "gflops", r->gflops);
     lsp_json_add_number(object, "project_flops", r->project_flops);
     lsp_json_add_number(object, "project_gflops", r->project_gflops);
     lsp_json_add_number(object, "fma_peak_gflops", r->peak_gflops);
     lsp_json_add_number(object, "efficiency", r->efficiency);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
-    lsp_json_add_number(bytes, "gathered", r->received_all);
-    lsp_json_add_number(bytes, "peak_rss_max", (double)r->rss_max);
+    lsp_json_add_bytes(object, r->received_all, r->rss_max);
     lsp_json_add_number(object, "empty_rows", (double)r->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)r->input->nonfinite);
     lsp_json_add_verify(object, r->verified ? &r->verify : NULL);
     if (r->verified)
         (void)cJSON_AddBoolToObject(cJSON_GetObjectItem(object, "verify"), "end_to_end", r->end_to_end);
     lsp_certificate_add_json(object, &r->certificate);
-    if (r->output) {
-        lsp_json_add_checksum(object, "output_xxh64", r->checksum);
-        (void)cJSON_AddStringToObject(object, "output", r->output);
-    } else {
-        (void)cJSON_AddNullToObject(object, "output_xxh64"); /* failed its verification: not written */
-    }
+    lsp_json_add_output(object, r->output, r->checksum);
     return object;
 }

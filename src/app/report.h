@@ -62,8 +62,20 @@ const char *lsp_summary_rule(const lsp_attention_desc *desc, char *text);
  * every rank has all the keys of its heads, on one rank above all. text: LSP_RULE_TEXT bytes. */
 const char *lsp_summary_keys(const lsp_estimate *estimate, int ranks, char *text);
 
-/* Local (rank 0). The table of seconds, [LSP_PHASE_COUNT]. */
-void lsp_summary_phases(const lsp_statistic *phases);
+/* A phase's name in report.json and for people; those of [LSP_PHASE_COUNT]. */
+typedef struct lsp_phase_name {
+    const char *json, *text;
+} lsp_phase_name;
+extern const lsp_phase_name lsp_phase_names[LSP_PHASE_COUNT];
+
+/* Local (rank 0). Parts of a summary: ranks, threads and nodes; the table of seconds; memory and traffic; numbers that
+ * are not finite, if there are; and how it ended. */
+void lsp_summary_machine(const lsp_app *app, lsp_isa isa);
+void lsp_summary_times(const lsp_phase_name *names, const lsp_statistic *of, int count);
+void lsp_summary_phases(const lsp_statistic *phases); /* [LSP_PHASE_COUNT] */
+void lsp_summary_memory(int64_t rss_max, double received);
+void lsp_summary_nonfinite(int64_t count);
+void lsp_summary_verdict(const lsp_verify_result *verify, const char *output); /* NULL: not verified */
 
 /* ---- JSON ------------------------------------------------------------------------------------------ */
 
@@ -76,7 +88,11 @@ cJSON *lsp_json_begin(const lsp_app *app);
 void lsp_json_add_shape(cJSON *object, const lsp_attention_desc *desc);
 void lsp_json_add_checksum(cJSON *object, const char *name, uint64_t checksum);
 void lsp_json_add_part(cJSON *object, const lsp_attention_desc *desc);
-void lsp_json_add_phases(cJSON *object, const lsp_statistic *phases);     /* [LSP_PHASE_COUNT] */
+void lsp_json_add_times(cJSON *object, const lsp_phase_name *names, const lsp_statistic *of, int count);
+void lsp_json_add_phases(cJSON *object, const lsp_statistic *phases); /* [LSP_PHASE_COUNT] */
+void lsp_json_add_plan(cJSON *object, const lsp_attention_desc *desc, const lsp_estimate *estimate);
+void lsp_json_add_bytes(cJSON *object, double received, int64_t rss_max);
+void lsp_json_add_output(cJSON *object, const char *file, uint64_t checksum); /* NULL: none was written */
 void lsp_json_add_number(cJSON *object, const char *name, double value);  /* infinities and NaN become null */
 void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result); /* NULL: nothing was verified */
 

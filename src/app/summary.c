@@ -62,12 +62,72 @@ const char *lsp_summary_keys(const lsp_estimate *e, int ranks, char *text)
     return text;
 }
 
+/* ---- what summaries share ------------------------------------------------------------------------------ */
+
+const lsp_phase_name lsp_phase_names[LSP_PHASE_COUNT] = {
+    {"read", "read"},     {"compute", "compute"}, {"gather_exposed", "exposed gather"},
+    {"verify", "verify"}, {"write", "write"},     {"total", "total"}};
+
+void lsp_summary_machine(const lsp_app *app, lsp_isa isa)
+{
+    const lsp_context_layout *l = &app->layout;
+    (void)printf("  machine  %d rank%s x %d thread%s on %d node%s, %s\n", l->ranks, l->ranks == 1 ? "" : "s",
+                 l->threads, l->threads == 1 ? "" : "s", l->nodes, l->nodes == 1 ? "" : "s",
+                 lsp_isa_name(isa));
+}
+
+void lsp_summary_times(const lsp_phase_name *names, const lsp_statistic *of, int count)
+{
+    (void)printf("\n  %-16s %12s %12s %12s  %s\n", "seconds", "min", "mean", "max", "rank of max");
+    for (int i = 0; i < count; i++)
+        (void)printf("  %-16s %12.4f %12.4f %12.4f  %11d\n", names[i].text, of[i].min, of[i].mean, of[i].max,
+                     of[i].max_rank);
+    (void)printf("\n");
+}
+
+void lsp_summary_phases(const lsp_statistic *phases)
+{
+    lsp_summary_times(lsp_phase_names, phases, LSP_PHASE_COUNT);
+}
+
+void lsp_summary_memory(int64_t rss_max, double received)
+{
+    char one[LSP_FORMAT_SIZE], two[LSP_FORMAT_SIZE];
+    (void)printf("  memory   %s at most on a rank, %s gathered\n", lsp_format_bytes((double)rss_max, one),
+                 lsp_format_bytes(received, two));
+}
+
+void lsp_summary_nonfinite(int64_t count)
+{
+    if (count > 0)
+        (void)printf("  NaN, Inf %" PRId64 " in the input, as compute.nonfinite = propagate asks\n", count);
+}
+
+void lsp_summary_verdict(const lsp_verify_result *verify, const char *output)
+{
+    if (!verify)
+        (void)printf("longspan: PASSED, not verified (verify.rows = 0); the result is in %s\n", output);
+    else if (verify->passed)
+        (void)printf("longspan: PASSED, %" PRId64 " sampled rows verified; the result is in %s\n",
+                     verify->rows, output);
+    else
+        (void)printf("longspan: FAILED, the result differs from the reference; no output was written\n");
+}
+
+void lsp_summary_unused(const lsp_app *app)
+{
+    char unused[1024];
+    lsp_options_unused(app->options, unused, sizeof unused);
+    if (unused[0]) (void)printf("  unused   %s\n", unused);
+}
+
+/* ---- a run of attention -------------------------------------------------------------------------------- */
+
 static void print_head(const lsp_app *app, const lsp_report *report)
 {
     const lsp_input *input = report->input;
     const lsp_attention_desc *d = &input->desc;
     const lsp_estimate *e = &report->estimate;
-    const lsp_context_layout *l = &app->layout;
     char rule[LSP_RULE_TEXT], keys[LSP_RULE_TEXT], batch[32] = "";
     if (d->batch > 1) (void)snprintf(batch, sizeof batch, "%" PRId64 " x ", d->batch);
     (void)printf("longspan %s %s: %s attention, %s%" PRId64 " head%s (%" PRId64 " of k and v), %" PRId64
@@ -81,23 +141,9 @@ static void print_head(const lsp_app *app, const lsp_report *report)
         (void)printf("  part     rows %" PRId64 ":%" PRId64 ", keys %" PRId64 ":%" PRId64 "\n", d->row_begin,
                      d->row_end, d->key_begin, d->key_end);
     }
-    (void)printf("  machine  %d rank%s x %d thread%s on %d node%s, %s\n", l->ranks, l->ranks == 1 ? "" : "s",
-                 l->threads, l->threads == 1 ? "" : "s", l->nodes, l->nodes == 1 ? "" : "s",
-                 lsp_isa_name(report->isa));
+    lsp_summary_machine(app, report->isa);
     (void)printf("  split    rows %s, %s\n", lsp_partition_kind_name(e->partition),
-                 lsp_summary_keys(e, l->ranks, keys));
-}
-
-void lsp_summary_phases(const lsp_statistic *phases)
-{
-    static const char *const names[LSP_PHASE_COUNT] = {"read",   "compute", "exposed gather",
-                                                       "verify", "write",   "total"};
-    (void)printf("\n  %-16s %12s %12s %12s  %s\n", "seconds", "min", "mean", "max", "rank of max");
-    for (int i = 0; i < LSP_PHASE_COUNT; i++) {
-        const lsp_statistic *s = &phases[i];
-        (void)printf("  %-16s %12.4f %12.4f %12.4f  %11d\n", names[i], s->min, s->mean, s->max, s->max_rank);
-    }
-    (void)printf("\n");
+                 lsp_summary_keys(e, app->layout.ranks, keys));
 }
 
 static void print_result(const lsp_report *report)
@@ -110,13 +156,11 @@ static void print_result(const lsp_report *report)
     if (report->estimate.work > report->flops)
         (void)printf("\n           as exact attention counts; method lowrank takes %.3g times that",
                      report->estimate.work / report->flops);
-    (void)printf("\n  memory   %s at most on a rank, %s gathered\n",
-                 lsp_format_bytes((double)report->rss_max, one), lsp_format_bytes(report->received_all, two));
+    (void)printf("\n");
+    lsp_summary_memory(report->rss_max, report->received_all);
     if (report->empty_rows > 0)
         (void)printf("  empty    %" PRId64 " rows see no key: out = 0, lse = -inf\n", report->empty_rows);
-    if (report->nonfinite > 0)
-        (void)printf("  NaN, Inf %" PRId64 " in the input, as compute.nonfinite = propagate asks\n",
-                     report->nonfinite);
+    lsp_summary_nonfinite(report->nonfinite);
     if (report->verified) {
         (void)printf("  verify   %" PRId64
                      " rows in double precision: relative error %.2e at most (tolerance %.1e)\n",
@@ -159,13 +203,6 @@ static void print_notes(const lsp_app *app, const lsp_report *report)
     if (report->phases[LSP_PHASE_VERIFY].max > 0.2 * busy)
         (void)printf("  NOTE     verification takes %.0f %% as long as computing; lower --verify.rows\n",
                      100 * report->phases[LSP_PHASE_VERIFY].max / busy);
-}
-
-void lsp_summary_unused(const lsp_app *app)
-{
-    char unused[1024];
-    lsp_options_unused(app->options, unused, sizeof unused);
-    if (unused[0]) (void)printf("  unused   %s\n", unused);
 }
 
 void lsp_summary_print(lsp_app *app, const lsp_report *report)

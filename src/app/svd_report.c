@@ -38,7 +38,6 @@ static double gflops(const lsp_svd_job *job)
 static void print_head(const lsp_svd_job *job)
 {
     const lsp_attention_desc *d = &job->input.desc;
-    const lsp_context_layout *l = &job->app->layout;
     const lsp_svd_options *o = &job->options;
     char rule[LSP_RULE_TEXT], batch[32] = "";
     if (d->batch > 1) (void)snprintf(batch, sizeof batch, "%" PRId64 " x ", d->batch);
@@ -48,9 +47,7 @@ static void print_head(const lsp_svd_job *job)
                  d->key_end - d->key_begin, d->d_k);
     (void)printf("  input    %s (%s, %s), computed in %s: %s\n", job->input.q.file, lsp_dtype_name(d->q_type),
                  lsp_dtype_name(d->k_type), lsp_dtype_name(d->compute), lsp_summary_rule(d, rule));
-    (void)printf("  machine  %d rank%s x %d thread%s on %d node%s, %s\n", l->ranks, l->ranks == 1 ? "" : "s",
-                 l->threads, l->threads == 1 ? "" : "s", l->nodes, l->nodes == 1 ? "" : "s",
-                 lsp_isa_name(job->isa));
+    lsp_summary_machine(job->app, job->isa);
     if (job->full)
         (void)printf("  method   the whole matrix, by ScaLAPACK's pdgesvd\n");
     else
@@ -146,13 +143,11 @@ void lsp_svd_print(const lsp_svd_job *job)
     if (job->peak_gflops > 0)
         (void)printf(", %.1f %% of the FMA peak (%s)", 100 * gflops(job) / job->peak_gflops,
                      lsp_format_rate(job->peak_gflops * 1e9, two));
-    (void)printf("\n  memory   %s at most on a rank, %s gathered\n",
-                 lsp_format_bytes((double)job->rss_max, one), lsp_format_bytes(job->received_all, two));
+    (void)printf("\n");
+    lsp_summary_memory(job->rss_max, job->received_all);
     if (job->empty_rows > 0)
         (void)printf("  empty    %" PRId64 " rows see no key: they are zero in W\n", job->empty_rows);
-    if (job->nonfinite > 0)
-        (void)printf("  NaN, Inf %" PRId64 " in the input, as compute.nonfinite = propagate asks\n",
-                     job->nonfinite);
+    lsp_summary_nonfinite(job->nonfinite);
     if (job->verified) {
         double worst = 0, tolerance = 0;
         for (int64_t i = 0; i < job->count; i++) {
@@ -241,9 +236,7 @@ cJSON *lsp_svd_json(const lsp_svd_job *job)
     lsp_json_add_number(object, "fma_peak_gflops", job->peak_gflops);
     lsp_json_add_number(object, "efficiency", job->peak_gflops > 0 ? gflops(job) / job->peak_gflops : 0);
     lsp_keeper_add_json(object, &job->keeper);
-    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
-    lsp_json_add_number(bytes, "gathered", job->received_all);
-    lsp_json_add_number(bytes, "peak_rss_max", (double)job->rss_max);
+    lsp_json_add_bytes(object, job->received_all, job->rss_max);
     lsp_json_add_number(object, "empty_rows", (double)job->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)job->nonfinite);
     lsp_svd_certificate all = lsp_svd_together(job);
