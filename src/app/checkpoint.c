@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -122,6 +123,26 @@ static lsp_status choose_base(lsp_keeper *k)
     return lsp_context_agree(k->app->ctx, status);
 }
 
+/* Whether two names are those of one file, also where it is not there yet. */
+static bool same_file(const char *one, const char *other)
+{
+    char folders[2][PATH_MAX];
+    const char *const files[] = {one, other}, *names[2];
+    struct stat about[2];
+    bool there[2];
+    for (int i = 0; i < 2; i++) {
+        const char *slash = strrchr(files[i], '/');
+        names[i] = slash ? slash + 1 : files[i];
+        (void)snprintf(folders[i], PATH_MAX, "%.*s", slash ? (int)(slash - files[i]) + 1 : 1,
+                       slash ? files[i] : ".");
+        there[i] = stat(files[i], &about[i]) == 0;
+    }
+    if (there[0] != there[1] || (!there[0] && strcmp(names[0], names[1]) != 0)) return false;
+    for (int i = 0; i < 2 && !there[0]; i++)
+        if (stat(folders[i], &about[i]) != 0) return false;
+    return about[0].st_dev == about[1].st_dev && about[0].st_ino == about[1].st_ino;
+}
+
 static void name_part(lsp_keeper *k, int64_t part)
 {
     size_t size = strlen(k->base) + PART_NAME;
@@ -130,6 +151,30 @@ static void name_part(lsp_keeper *k, int64_t part)
         (void)snprintf(k->file, size, "%s.%" PRId64, k->base, part);
     else
         (void)snprintf(k->file, size, "%s", k->base);
+}
+
+/* A checkpoint is replaced, and removed at the end: it must be nothing else. */
+static lsp_status check_names(lsp_keeper *k, const lsp_input *input)
+{
+    const lsp_source *const sources[] = {&input->q, &input->k, &input->v};
+    const char *others[4] = {lsp_options_text(k->app->options, LSP_KEY_OUTPUT_FILE)}, *taken = NULL;
+    char previous[PATH_MAX];
+    int count = *others[0] ? 1 : 0;
+    for (int i = 0; i < 3; i++)
+        if (sources[i]->tensor) others[count++] = sources[i]->file;
+    for (int64_t part = 0; k->app->layout.rank == 0 && !taken && part < k->parts; part++) {
+        name_part(k, part);
+        (void)snprintf(previous, sizeof previous, "%s.prev", k->file);
+        for (int i = 0; i < count && !taken; i++)
+            if (same_file(k->file, others[i]) || same_file(previous, others[i])) taken = others[i];
+    }
+    lsp_status status = LSP_OK;
+    if (taken)
+        status = lsp_context_fail(k->app->ctx, LSP_ERR_USAGE,
+                                  "checkpoint.file = %s would replace '%s', and is removed at the end: name "
+                                  "another file",
+                                  k->base, taken);
+    return lsp_context_agree(k->app->ctx, status);
 }
 
 /* The instruction set decides the bits: a state goes on with its own. */
@@ -157,9 +202,11 @@ static lsp_status look(lsp_keeper *k, lsp_input *input)
 {
     lsp_app *app = k->app;
     int resume = lsp_options_choice(app->options, LSP_KEY_CHECKPOINT_RESUME);
-    if (resume == RESUME_NO) return LSP_OK;
+    /* Under a name that was given may be anything; under our own there is a checkpoint, or what is left of one. */
+    if (resume == RESUME_NO && !lsp_options_is_set(app->options, LSP_KEY_CHECKPOINT_FILE)) return LSP_OK;
     lsp_status status = lsp_checkpoint_look(app->ctx, k->file, &k->resumed);
-    if (status != LSP_OK) return status;
+    if (resume == RESUME_NO) k->resumed = (lsp_checkpoint_info){.found = false};
+    if (status != LSP_OK || resume == RESUME_NO) return status;
     if (k->resumed.found) return take_isa(k, input);
     /* A run of several parts may have been stopped before it came to the later ones. */
     if (resume != RESUME_YES || k->part > 0) return LSP_OK;
@@ -198,7 +245,8 @@ lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, int64_t parts, lsp_ke
     if (status == LSP_OK && !keeper->base) stop_listening();
     if (status != LSP_OK || !keeper->base) return status;
     set_times(keeper);
-    status = lsp_checkpoint_probe(app->ctx, keeper->base);
+    status = check_names(keeper, input);
+    if (status == LSP_OK) status = lsp_checkpoint_probe(app->ctx, keeper->base);
     if (status == LSP_OK) status = mark(keeper, input);
     if (status == LSP_OK) status = lsp_keeper_turn(keeper, input, 0);
     return status == LSP_OK ? sweep(keeper) : status;

@@ -79,7 +79,7 @@ static lsp_status write_all(lsp_output *output, const lsp_saved_head *head, cons
 lsp_status lsp_saved_write(lsp_context *ctx, const char *file, const lsp_saved_head *head,
                            const lsp_saved_rows *arrays, int count, int64_t *bytes)
 {
-    lsp_output_dataset datasets[LSP_SAVED_MOST];
+    lsp_output_dataset datasets[LSP_SAVED_MOST] = {{.name = NULL}};
     lsp_output *output = NULL;
     struct stat about = {.st_size = 0};
     if (count > LSP_SAVED_MOST)
@@ -119,11 +119,17 @@ static lsp_status read_head(lsp_context *ctx, const char *file, lsp_saved_head *
         status = lsp_file_attribute_text(ctx, file, name_sum, stored, sizeof stored, &found[2]);
     if (status != LSP_OK) return status;
     if (!found[0] || !found[1] || !found[2])
-        return lsp_context_fail(ctx, LSP_ERR_CONTENT, "'%s' is not a checkpoint, or a damaged one", file);
+        return lsp_context_fail(ctx, LSP_ERR_CONTENT,
+                                "'%s' is not a checkpoint, or a damaged one: remove it, or name another "
+                                "file (checkpoint.file)",
+                                file);
     sum_head(head, computed);
     if (strcmp(stored, computed) == 0) return LSP_OK;
-    return lsp_context_fail(ctx, LSP_ERR_CONTENT,
-                            "the head of '%s' does not fit its checksum: the file is damaged", file);
+    return lsp_context_fail(
+        ctx, LSP_ERR_CONTENT,
+        "the head of '%s' does not fit its checksum: the file is damaged; remove it to start "
+        "anew",
+        file);
 }
 
 lsp_status lsp_saved_read_head(lsp_context *ctx, const char *file, lsp_saved_head *head)
@@ -186,9 +192,10 @@ lsp_status lsp_checkpoint_probe(lsp_context *ctx, const char *file)
     if (ctx->layout.rank == 0) {
         int length = snprintf(name, sizeof name, "%s.%ld.probe", file, (long)getpid());
         bool folder = stat(file, &about) == 0 && S_ISDIR(about.st_mode);
-        int fd = length >= (int)sizeof name || folder
-                     ? -1
-                     : open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        bool fits = length < (int)sizeof name;
+        if (!fits) errno = ENAMETOOLONG;
+        /* One of a process of that number that was killed here may be left. */
+        int fd = fits && !folder ? open(name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666) : -1;
         if (fd < 0)
             status = lsp_context_fail(ctx, LSP_ERR_FILE,
                                       "a checkpoint '%s' cannot be made: %s; name another file "

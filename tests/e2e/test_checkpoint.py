@@ -16,7 +16,7 @@ import numpy as np
 from common import operands, oracle, text, write_input
 from test_kill import STOPPED, Running, send
 
-CONTENT, VERIFY, FILE = 3, 4, 6
+USAGE, CONTENT, VERIFY, FILE = 2, 3, 4, 6
 
 
 class Checkpoint(Running):
@@ -301,6 +301,25 @@ class Checkpoint(Running):
         self.assertEqual(self.told()["checkpoint"]["resumed_from"], first + ".prev")
         os.rename(self.checkpoint + ".kept", first)
         self.expect_complete(1, **keys)
+
+    # ---- names ----
+
+    def test_names_of_other_files(self):
+        """A checkpoint's file is replaced and removed: it must be nobody's."""
+        with open(self.source, "rb") as file:
+            before = file.read()
+        other = self.path("other")
+        with open(other, "w", encoding="ascii") as file:
+            file.write("what is not ours\n")
+        for name in (self.source, self.output, os.path.join(self.folder, ".", "in.h5")):
+            self.refused(USAGE, "name another file", checkpoint__file=name, checkpoint__resume="no")
+        os.rename(self.source, self.source + ".prev")
+        self.refused(USAGE, "in.h5.prev", input__file=self.source + ".prev", checkpoint__file=self.source)
+        os.rename(self.source + ".prev", self.source)
+        self.refused(CONTENT, other, checkpoint__file=other, checkpoint__resume="no")
+        self.assertTrue(os.path.exists(other))
+        with open(self.source, "rb") as file:
+            self.assertEqual(file.read(), before)
 
     # ---- disks ----
 
