@@ -70,4 +70,7 @@ lsp_status lsp_app_require_one(lsp_app *app, lsp_key key, int64_t *value);
  * saying `what` it was for. Freed with lsp_memory_free. *status stays as it is when all is well. */
 void *lsp_app_alloc(lsp_app *app, int64_t count, size_t size, const char *what, lsp_status *status);
 
+/* Local. Whether two names are those of one file, also where it is not there yet. */
+bool lsp_app_same_file(const char *one, const char *other);
+
 #endif

@@ -123,26 +123,6 @@ static lsp_status choose_base(lsp_keeper *k)
     return lsp_context_agree(k->app->ctx, status);
 }
 
-/* Whether two names are those of one file, also where it is not there yet. */
-static bool same_file(const char *one, const char *other)
-{
-    char folders[2][PATH_MAX];
-    const char *const files[] = {one, other}, *names[2];
-    struct stat about[2];
-    bool there[2];
-    for (int i = 0; i < 2; i++) {
-        const char *slash = strrchr(files[i], '/');
-        names[i] = slash ? slash + 1 : files[i];
-        (void)snprintf(folders[i], PATH_MAX, "%.*s", slash ? (int)(slash - files[i]) + 1 : 1,
-                       slash ? files[i] : ".");
-        there[i] = stat(files[i], &about[i]) == 0;
-    }
-    if (there[0] != there[1] || (!there[0] && strcmp(names[0], names[1]) != 0)) return false;
-    for (int i = 0; i < 2 && !there[0]; i++)
-        if (stat(folders[i], &about[i]) != 0) return false;
-    return about[0].st_dev == about[1].st_dev && about[0].st_ino == about[1].st_ino;
-}
-
 static void name_part(lsp_keeper *k, int64_t part)
 {
     size_t size = strlen(k->base) + PART_NAME;
@@ -166,7 +146,8 @@ static lsp_status check_names(lsp_keeper *k, const lsp_input *input)
         name_part(k, part);
         (void)snprintf(previous, sizeof previous, "%s.prev", k->file);
         for (int i = 0; i < count && !taken; i++)
-            if (same_file(k->file, others[i]) || same_file(previous, others[i])) taken = others[i];
+            if (lsp_app_same_file(k->file, others[i]) || lsp_app_same_file(previous, others[i]))
+                taken = others[i];
     }
     lsp_status status = LSP_OK;
     if (taken)

@@ -1,14 +1,11 @@
 /* Reports as JSON. SPDX-License-Identifier: BSD-3-Clause */
 #include "app/certificate.h"
 #include "app/report.h"
+#include "app/whole_file.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { SCHEMA = 1 };
 
@@ -154,59 +151,22 @@ cJSON *lsp_json_report(const lsp_app *app, const lsp_report *report)
 
 /* ---- writing ----------------------------------------------------------------------------------------- */
 
-static const char *temporary_name(const char *file, char *name)
-{
-    (void)snprintf(name, PATH_MAX, "%s.%ld.tmp", file, (long)getpid());
-    return name;
-}
-
-static lsp_status fail_file(lsp_app *app, const char *file, const char *what)
-{
-    return lsp_context_fail(app->ctx, LSP_ERR_FILE, "the report %s cannot be %s: %s; check --report.json",
-                            file, what, strerror(errno));
-}
-
 lsp_status lsp_json_probe(lsp_app *app)
 {
-    const char *file = lsp_options_text(app->options, LSP_KEY_REPORT_JSON);
-    lsp_status status = LSP_OK;
-    if (*file && app->layout.rank == 0) {
-        char name[PATH_MAX];
-        FILE *stream = fopen(temporary_name(file, name), "w");
-        if (!stream) {
-            status = fail_file(app, file, "created");
-        } else {
-            (void)fclose(stream);
-            (void)unlink(name);
-        }
-    }
-    return lsp_context_agree(app->ctx, status);
+    return lsp_whole_probe(app, LSP_KEY_REPORT_JSON, "the report");
 }
 
-/* To a name of its own first, so that a reader never meets half a report. */
-static lsp_status write_text(lsp_app *app, const char *file, const char *text)
+static bool write_text(FILE *stream, const void *text)
 {
-    char name[PATH_MAX];
-    FILE *stream = fopen(temporary_name(file, name), "w");
-    if (!stream) return fail_file(app, file, "created");
-    bool written = fputs(text, stream) >= 0 && fputc('\n', stream) != EOF;
-    written = fclose(stream) == 0 && written;
-    if (written && rename(name, file) == 0) return LSP_OK;
-    lsp_status status = fail_file(app, file, "written");
-    (void)unlink(name);
-    return status;
+    return text && fputs(text, stream) >= 0 && fputc('\n', stream) != EOF;
 }
 
 lsp_status lsp_json_write(lsp_app *app, cJSON *object)
 {
-    const char *file = lsp_options_text(app->options, LSP_KEY_REPORT_JSON);
-    lsp_status status = LSP_OK;
-    if (*file && app->layout.rank == 0) {
-        char *text = object ? cJSON_Print(object) : NULL;
-        status = text ? write_text(app, file, text)
-                      : lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the report %s", file);
-        cJSON_free(text);
-    }
+    bool writes = *lsp_options_text(app->options, LSP_KEY_REPORT_JSON) && app->layout.rank == 0;
+    char *text = writes && object ? cJSON_Print(object) : NULL;
+    lsp_status status = lsp_whole_write(app, LSP_KEY_REPORT_JSON, "the report", write_text, text);
+    cJSON_free(text);
     cJSON_Delete(object);
-    return lsp_context_agree(app->ctx, status);
+    return status;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "app/plot.h"
 
+#include "app/whole_file.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <spawn.h>
@@ -50,24 +52,12 @@ static lsp_status fail_file(lsp_app *app, const char *file, const char *what)
 
 lsp_status lsp_plot_probe(lsp_app *app)
 {
-    lsp_status status = LSP_OK;
-    if (*plot_file(app) && app->layout.rank == 0) {
-        char name[PATH_MAX];
-        FILE *stream = fopen(beside(plot_file(app), "gp", name), "w");
-        if (!is_in_path("gnuplot")) {
-            status =
-                lsp_context_fail(app->ctx, LSP_ERR_USAGE,
-                                 "report.plot = %s needs gnuplot, which is not in PATH; install it (Debian: "
-                                 "gnuplot-nox), or leave report.plot out",
-                                 plot_file(app));
-        } else if (!stream) {
-            status = fail_file(app, plot_file(app), "created");
-        }
-        if (stream) {
-            (void)fclose(stream);
-            (void)unlink(name);
-        }
-    }
+    lsp_status status = lsp_whole_probe(app, LSP_KEY_REPORT_PLOT, "the picture");
+    if (status == LSP_OK && *plot_file(app) && app->layout.rank == 0 && !is_in_path("gnuplot"))
+        status = lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                  "report.plot = %s needs gnuplot, which is not in PATH; install it (Debian: "
+                                  "gnuplot-nox), or leave report.plot out",
+                                  plot_file(app));
     return lsp_context_agree(app->ctx, status);
 }
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *temporary_name(const char *file, char *name)
@@ -20,11 +21,33 @@ static lsp_status fail_file(lsp_app *app, lsp_key key, const char *what, const c
                             option->section, option->name);
 }
 
+/* What is there may be an older one, and nothing else. */
+static lsp_status check_target(lsp_app *app, lsp_key key, const char *what)
+{
+    static const lsp_key others[] = {LSP_KEY_INPUT_FILE, LSP_KEY_OUTPUT_FILE};
+    const lsp_option *option = lsp_option_get(key);
+    const char *file = lsp_options_text(app->options, key);
+    struct stat about;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        const char *other = lsp_options_peek(app->options, others[i]);
+        if (*other && lsp_app_same_file(file, other))
+            return lsp_context_fail(app->ctx, LSP_ERR_USAGE,
+                                    "%s would replace %s.%s = %s; name another file (--%s.%s)", what,
+                                    lsp_option_get(others[i])->section, lsp_option_get(others[i])->name,
+                                    other, option->section, option->name);
+    }
+    if (stat(file, &about) != 0 || S_ISREG(about.st_mode)) return LSP_OK;
+    return lsp_context_fail(app->ctx, LSP_ERR_FILE, "%s cannot be made: %s is %s; name a file (--%s.%s)",
+                            what, file, S_ISDIR(about.st_mode) ? "a folder" : "a device or pipe",
+                            option->section, option->name);
+}
+
 lsp_status lsp_whole_probe(lsp_app *app, lsp_key key, const char *what)
 {
     const char *file = lsp_options_text(app->options, key);
     lsp_status status = LSP_OK;
-    if (*file && app->layout.rank == 0) {
+    if (*file && app->layout.rank == 0) status = check_target(app, key, what);
+    if (*file && app->layout.rank == 0 && status == LSP_OK) {
         char name[PATH_MAX];
         FILE *stream = fopen(temporary_name(file, name), "w");
         if (!stream) {

@@ -310,6 +310,14 @@ class BadInput(Case):
         with h5py.File(self.source) as file:
             self.assertIn("q", file)
 
+    def test_report_is_another_file(self):
+        """A report would replace input or output, or what is no file; a picture likewise."""
+        self.refused(USAGE, "input.file", "--report.json", report__json=self.source)
+        self.refused(USAGE, "output.file", "--report.json", report__json=os.path.join(self.folder, ".", "out.h5"))
+        self.refused(FILE, "a device", "--report.json", report__json="/dev/null")
+        self.refused(FILE, "a folder", "--report.json", report__json=self.folder)
+        self.refused(USAGE, "output.file", "--report.plot", command="svd", attention__rank=2, report__plot=self.output)
+
     def test_folder_that_cannot_be_written(self):
         """/proc refuses also root."""
         self.refused(FILE, "/proc/out.h5", output__file="/proc/out.h5")
