@@ -62,9 +62,3 @@ const char *lsp_format_shape(const lsp_tensor_shape *shape, char *text)
     }
     return text;
 }
-
-const char *lsp_format_count(double count, char *text)
-{
-    (void)snprintf(text, LSP_FORMAT_SIZE, count < 1e7 ? "%.0f" : "%.3g", count);
-    return text;
-}

@@ -10,7 +10,6 @@ const char *lsp_format_bytes(double bytes, char *text);           /* "1.50 GiB" 
 const char *lsp_format_seconds(double seconds, char *text);       /* "1.234 s", "3 min 05 s", "2 h 07 min" */
 const char *lsp_format_rate(double flops_per_second, char *text); /* "1.23 TFLOP/s" */
 const char *lsp_format_shape(const lsp_tensor_shape *shape,
-                             char *text);               /* "[4, 100, 64] f16", as in the file */
-const char *lsp_format_count(double count, char *text); /* "1.68e+07" or "16384" */
+                             char *text); /* "[4, 100, 64] f16", as in the file */
 
 #endif
