@@ -107,24 +107,37 @@ static lsp_status check_pair(lsp_app *app, const lsp_part *a, const lsp_part *b)
     return LSP_OK;
 }
 
-/* Rank 0 reads how each part was made: what must be alike, as text. */
+/* Rank 0. How each part was made, compared whole: a list of heads may be long. */
+static lsp_status compare_texts(lsp_app *app, const lsp_parts *parts, const char *name, char *first,
+                                char *other, size_t size)
+{
+    lsp_status status = LSP_OK;
+    first[0] = '\0';
+    for (int i = 0; i < parts->count && status == LSP_OK; i++) {
+        bool found = false;
+        char *text = i == 0 ? first : other;
+        text[0] = '\0';
+        status = lsp_file_attribute_text(app->ctx, parts->parts[i].file, name, text, size, &found);
+        if (status == LSP_OK && i > 0 && strcmp(first, other) != 0)
+            status =
+                lsp_context_fail(app->ctx, LSP_ERR_CONTENT,
+                                 "%s was made with %s '%.100s', %s with '%.100s'; parts must be made alike",
+                                 parts->parts[0].file, name, first, parts->parts[i].file, other);
+    }
+    return status;
+}
+
+/* What must be alike. */
 static lsp_status check_rules(lsp_app *app, const lsp_parts *parts)
 {
     static const char *const names[] = {"rule", "heads"};
+    enum { TEXT = 65536 }; /* the most that an attribute holds */
     lsp_status status = LSP_OK;
-    for (int name = 0; name < 2; name++) {
-        char first[256] = "", other[256] = "";
-        for (int i = 0; i < parts->count && app->layout.rank == 0 && status == LSP_OK; i++) {
-            bool found = false;
-            char *text = i == 0 ? first : other;
-            status = lsp_file_attribute_text(app->ctx, parts->parts[i].file, names[name], text, sizeof first,
-                                             &found);
-            if (status == LSP_OK && i > 0 && strcmp(first, other) != 0)
-                status =
-                    lsp_context_fail(app->ctx, LSP_ERR_CONTENT,
-                                     "%s was made with %s '%s', %s with '%s'; parts must be made alike",
-                                     parts->parts[0].file, names[name], first, parts->parts[i].file, other);
-        }
+    if (app->layout.rank == 0) {
+        char *texts = lsp_app_alloc(app, 2, TEXT, "how the parts were made", &status);
+        for (int name = 0; name < 2 && status == LSP_OK; name++)
+            status = compare_texts(app, parts, names[name], texts, texts + TEXT, TEXT);
+        lsp_memory_free(texts);
     }
     return lsp_context_agree(app->ctx, status);
 }

@@ -155,6 +155,11 @@ class Parts(Case):
         self.refused([first, other_rows], 3)
         self.refused([first, without_lse], 3, "/lse")
         self.refused([first, self.path("absent.h5")], 6, "absent.h5")
+        listed = ",".join(str(head) for head in range(0, 400, 2))
+        for path, last in ((first, ",400"), (second, ",401")):
+            with h5py.File(path, "r+") as file:
+                file.attrs["heads"] = np.bytes_((listed + last).encode())
+        self.refused([first, second], 3, "was made with heads")
 
     def test_selections_that_do_not_fit(self):
         for key, value in (("input.rows", "200:211"), ("input.keys", "0:1301"), ("input.heads", "6")):
