@@ -208,7 +208,8 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
     j.svd = svd;
     if (status == LSP_OK && options->pause && options->pause->resume) status = lsp_krylov_resume(&j);
     bool again = status == LSP_OK && j.stage != LSP_KRYLOV_FINISHED;
-    for (svd->attempts = j.attempts; again; j.rank = lsp_min(most, 2 * j.rank)) {
+    if (again) svd->attempts = j.attempts;
+    for (; again; j.rank = lsp_min(most, 2 * j.rank)) {
         forget(svd);
         j.last = j.rank == most;
         j.attempts = svd->attempts;
