@@ -7,6 +7,7 @@ SPDX-License-Identifier: BSD-3-Clause
 """
 
 import collections
+import ctypes
 import glob
 import json
 import os
@@ -204,6 +205,19 @@ class Kill(Running):
             self.chain(sums, chance, chance.randint(1, 3), outcomes, **changes)
             killed = sum(count for what, count in outcomes.items() if ": killed" in what)
         print(f"{killed} runs killed; {dict(sorted(outcomes.items()))}")
+
+    def test_what_killed_runs_leave_of_open_mpi(self):
+        """A semaphore of the machine, by the file's name, that nobody will post."""
+        q, k, v = operands((20, 8), (30, 8), seed=5)
+        self.source = self.path(f"killed-{os.getpid()}.h5")
+        write_input(self.source, q, k, v)
+        name = b"/OMPIO_" + os.path.basename(self.source).encode()
+        library = ctypes.CDLL(None, use_errno=True)
+        library.sem_open.restype = ctypes.c_void_p
+        self.assertTrue(library.sem_open(name, os.O_CREAT | os.O_EXCL, 0o644, 0))
+        self.addCleanup(library.sem_unlink, name)
+        code, told = self.end(self.start(2), timeout=60)
+        self.assertEqual(code, 0, told)
 
     def test_exact(self):
         self.soak(RUNS - RUNS // 4, ((2, 2500, 32), (1, 5003, 32), 24), attention__mask="causal")
