@@ -14,7 +14,7 @@ extern "C" {
 /* What is run, by the command that runs it. */
 typedef enum lsp_plan_kind {
     LSP_PLAN_ATTEND = 0, /* any method */
-    LSP_PLAN_SVD = 1,    /* the description has method lowrank, and the estimate is its */
+    LSP_PLAN_SVD = 1, /* rank, svd, steps of the description count; the estimate is that of method lowrank */
     LSP_PLAN_LAYER = 2,
     LSP_PLAN_MAP = 3
 } lsp_plan_kind;

@@ -131,7 +131,7 @@ static double compute_seconds(model *m)
         return MAP_SHARE * 4 * (double)m->d->d_k * m->e->pairs * m->busiest /
                (m->run->threads * m->r->kernel);
     if (m->d->method == LSP_METHOD_TOPK) return topk_seconds(m);
-    if (m->d->method == LSP_METHOD_LOWRANK) return lowrank_seconds(m);
+    if (m->run->kind == LSP_PLAN_SVD || m->d->method == LSP_METHOD_LOWRANK) return lowrank_seconds(m);
     return attention_seconds(m);
 }
 
