@@ -33,16 +33,13 @@ static const char *given_in(const lsp_options *options, const char *section)
     return NULL;
 }
 
-/* A rank, or a tolerance, without method lowrank is what svd takes. */
+/* A rank, or a tolerance, and no method that takes it; or what svd alone takes. */
 static bool is_svd(const lsp_options *options)
 {
-    const char *method = lsp_options_peek(options, LSP_KEY_ATTENTION_METHOD);
-    return (lsp_options_is_set(options, LSP_KEY_ATTENTION_RANK) ||
-            lsp_options_is_set(options, LSP_KEY_ATTENTION_TOLERANCE) ||
-            lsp_options_is_set(options, LSP_KEY_OUTPUT_VECTORS)) &&
-           !lsp_options_is_set(options, LSP_KEY_ATTENTION_TOPK) &&
-           !lsp_options_is_set(options, LSP_KEY_ATTENTION_BLOCK_SIZE) &&
-           (strcmp(method, "exact") == 0 || lsp_options_is_set(options, LSP_KEY_OUTPUT_VECTORS));
+    bool ranked = lsp_options_is_set(options, LSP_KEY_ATTENTION_RANK) ||
+                  lsp_options_is_set(options, LSP_KEY_ATTENTION_TOLERANCE);
+    return lsp_options_is_set(options, LSP_KEY_OUTPUT_VECTORS) ||
+           (ranked && !lsp_options_is_set(options, LSP_KEY_ATTENTION_METHOD));
 }
 
 static const choice *choose(lsp_plan_job *job)
@@ -57,7 +54,7 @@ static const choice *choose(lsp_plan_job *job)
         job->why = given_in(options, c->section);
         if (job->why) return c;
         if (c->kind == LSP_PLAN_SVD && is_svd(options)) {
-            job->why = "attention.rank";
+            job->why = lsp_options_is_set(options, LSP_KEY_OUTPUT_VECTORS) ? "output.vectors" : "attention.rank";
             return c;
         }
     }

@@ -102,9 +102,9 @@ static double find_peak(const cJSON *json, lsp_dtype type, double ranks, lsp_isa
     return found;
 }
 
-/* The share of the peak that attention reached, in the measurement with the nearest number of columns; of those the one on
- * most threads. */
-static double find_share(const cJSON *json, const lsp_attention_desc *d)
+/* The share of the peak that attention reached with this mask, in the measurement with the nearest number of columns; of
+ * those the one on most threads. 0: there is none. */
+static double find_share(const cJSON *json, const lsp_attention_desc *d, const char *mask)
 {
     const cJSON *cells = cJSON_GetObjectItemCaseSensitive(json, "cells"), *cell = NULL;
     double found = 0, nearest = INFINITY, most = 0;
@@ -114,7 +114,7 @@ static double find_share(const cJSON *json, const lsp_attention_desc *d)
         double columns = lsp_report_file_number(shape, "d_k") + lsp_report_file_number(shape, "d_v");
         double share = lsp_report_file_number(cell, "efficiency_median"),
                threads = lsp_report_file_number(cell, "threads");
-        if (!has_text(cell, "limit", "fma") || !has_text(cell, "mask", "none")) continue;
+        if (!has_text(cell, "limit", "fma") || !has_text(cell, "mask", mask)) continue;
         if (!has_text(cell, "dtype", lsp_dtype_name(d->compute)) || !(share > 0) || !(columns > 0)) continue;
         double distance = fabs(log(columns / (double)(d->d_k + d->d_v)));
         if (distance > nearest || (distance == nearest && threads <= most)) continue;
@@ -140,12 +140,15 @@ static double find_memory(const cJSON *json, double nodes)
 /* Rank 0. */
 static lsp_status read_bench(lsp_plan_job *job, const char *file, const lsp_attention_desc *d)
 {
+    static const char *const masks[] = {"none", "causal", "window"};
     cJSON *json = NULL;
     lsp_isa isa = LSP_ISA_AUTO, unused = LSP_ISA_AUTO;
     lsp_status status = lsp_report_file_read(job->app, file, "plan.bench", &json);
     if (status != LSP_OK) return status;
     double ranks = lsp_report_file_number(json, "ranks"), nodes = lsp_report_file_number(json, "nodes");
-    double peak = find_peak(json, d->compute, ranks, d->isa, &isa), share = find_share(json, d);
+    double peak = find_peak(json, d->compute, ranks, d->isa, &isa),
+           share = find_share(json, d, masks[d->mask]);
+    if (!(share > 0)) share = find_share(json, d, masks[LSP_MASK_NONE]);
     job->rates.dense = find_peak(json, LSP_F64, ranks, d->isa, &unused);
     job->rates.memory = find_memory(json, nodes);
     if (!has_text(json, "command", "bench"))
@@ -211,11 +214,19 @@ static lsp_attention_desc piece_of(const lsp_plan_job *job, const lsp_attention_
     return piece;
 }
 
+/* The least share of the peak that the kernels reach when nothing else runs: a pair takes its flops and an exponential. */
+static double least_share(const lsp_attention_desc *piece)
+{
+    const double exponential = 46, least = 0.85;
+    double flops = 2 * (double)(piece->d_k + piece->d_v);
+    return piece->mask == LSP_MASK_NONE && piece->softcap == 0 ? least * flops / (flops + exponential) : 0;
+}
+
 /* The share of the peak is that of the best moments, the speed that of the middle ones: where something else runs too,
  * all that is planned is slower alike. */
 static lsp_status measure(lsp_plan_job *job, const lsp_attention_desc *d)
 {
-    const lsp_bench_options options = {.seconds = 0.2, .limit = LSP_BENCH_FMA};
+    const lsp_bench_options options = {.seconds = 0.3, .limit = LSP_BENCH_FMA};
     lsp_app *app = job->app;
     const lsp_attention_desc piece = piece_of(job, d);
     lsp_bench_result result;
@@ -225,7 +236,7 @@ static lsp_status measure(lsp_plan_job *job, const lsp_attention_desc *d)
     if (status == LSP_OK) status = lsp_measure_read_bandwidth(app->ctx, 64 << 20, 0.02, &memory, NULL);
     if (status != LSP_OK) return status;
     double kernel = result.work / result.seconds_median / threads, best = result.limit_best / threads;
-    double peak = kernel / result.share_best;
+    double peak = kernel / fmax(result.share_best, least_share(&piece));
     job->rates.dense = wide * 1e9 / threads * peak / best;
     job->rates.memory = memory / app->layout.nodes;
     derive(job, result.isa, kernel, peak);

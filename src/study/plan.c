@@ -12,8 +12,8 @@
 #define ADD_SECONDS       1.25e-9 /* an addition that waits for the one before */
 #define TERM_SECONDS      0.5e-9  /* a number times a weight added to a row of sums, in double */
 #define PAIR_SECONDS      8e-9    /* what else a verified pair takes */
-#define CANDIDATE_SECONDS 8e-9    /* of topk: stored, and its share of clearing */
-#define KEPT_SECONDS      0.4e-9  /* of topk: a number of a row of V, added in double */
+#define CANDIDATE_SECONDS 1e-8    /* of topk: stored, and its share of clearing */
+#define KEPT_SECONDS      0.15e-9 /* of topk: a number of a row of V, added in double */
 #define NUMBER_SECONDS    1e-9    /* of a block of vectors, converted between types */
 #define READ_RATE         1.7e9   /* bytes into memory that was not touched before, checked: of a rank */
 #define PACK_RATE         3e9     /* numbers packed by a thread */

@@ -218,6 +218,8 @@ class Told(Plans):
             ({"attention__rank": 4, "attention__method": "lowrank"}, "attend"),
             ({"attention__rank": 4, "attention__method": "lowrank", "plan__command": "svd"}, "svd"),
             ({"attention__rank": 4, "plan__command": "attend"}, "attend"),
+            ({"attention__rank": 4, "attention__method": "exact"}, "attend"),
+            ({"attention__rank": 4, "attention__method": "exact", "output__vectors": "no"}, "svd"),
             ({"layer__heads": 2}, "layer"),
             ({"map__pixels": 9}, "map"),
             ({"compare__repeats": 2, "attention__topk": "4,8"}, "compare"),
