@@ -54,7 +54,8 @@ static const choice *choose(lsp_plan_job *job)
         job->why = given_in(options, c->section);
         if (job->why) return c;
         if (c->kind == LSP_PLAN_SVD && is_svd(options)) {
-            job->why = lsp_options_is_set(options, LSP_KEY_OUTPUT_VECTORS) ? "output.vectors" : "attention.rank";
+            job->why =
+                lsp_options_is_set(options, LSP_KEY_OUTPUT_VECTORS) ? "output.vectors" : "attention.rank";
             return c;
         }
     }

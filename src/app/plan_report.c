@@ -39,8 +39,8 @@ static void print_head(const lsp_plan_job *job)
                      job->count - 1, job->items[0].repeats);
     (void)printf("  %d rank%s, %d on a node (%d node%s), %d thread%s each; rows %s, %s\n", s->ranks,
                  s->ranks == 1 ? "" : "s", s->ranks_per_node, nodes, nodes == 1 ? "" : "s", s->threads,
-                 s->threads == 1 ? "" : "s",
-                 lsp_partition_kind_name(e->partition), lsp_summary_keys(e, s->ranks, keys));
+                 s->threads == 1 ? "" : "s", lsp_partition_kind_name(e->partition),
+                 lsp_summary_keys(e, s->ranks, keys));
     if (e->idle_ranks > 0)
         (void)printf("  %" PRId64 " ranks are idle: they have no query row\n", e->idle_ranks);
 }

@@ -203,7 +203,8 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                             "seed of the random numbers"},
     [LSP_KEY_PLAN_COMMAND] = {"plan", "command", LSP_OPTION_CHOICE, "auto",
                               "auto|attend|svd|layer|map|compare", 0, 0, LSP_FOR_PLAN,
-                              "what is planned (auto: by the deck's keys: [layer], [map], [compare], a rank without a method for svd, else attend)"},
+                              "what is planned (auto: by the deck's keys: [layer], [map], [compare], a rank "
+                              "without a method for svd, else attend)"},
     [LSP_KEY_PLAN_RANKS] = {"plan", "ranks", LSP_OPTION_INT, "auto", "auto", 1, 1e7, LSP_FOR_PLAN,
                             "ranks to plan for (auto: those running)"},
     [LSP_KEY_PLAN_RANKS_PER_NODE] = {"plan", "ranks_per_node", LSP_OPTION_INT, "auto", "auto", 1, 1e7,

@@ -14,6 +14,7 @@
 #define PAIR_SECONDS      8e-9    /* what else a verified pair takes */
 #define CANDIDATE_SECONDS 1e-8    /* of topk: stored, and its share of clearing */
 #define KEPT_SECONDS      0.15e-9 /* of topk: a number of a row of V, added in double */
+#define HEAD_SECONDS      0.008   /* of a decomposition: reductions, small matrices passed about */
 #define NUMBER_SECONDS    1e-9    /* of a block of vectors, converted between types */
 #define READ_RATE         1.7e9   /* bytes into memory that was not touched before, checked: of a rank */
 #define PACK_RATE         3e9     /* numbers packed by a thread */
@@ -27,8 +28,11 @@
 #define SAMPLED_SHARE 1.25 /* W^T Y of few columns, likewise */
 #define ALONE_SHARE   0.3  /* of the peak of f64: the small decomposition on one rank */
 #define CHECK_SHARE   0.6  /* of the peak of f64: a layer's rows recomputed */
-#define DENSE_MOST    0.66 /* of the peak of f64: QR of blocks of very many columns ... */
-#define DENSE_COLUMNS 216  /* ... and half of that with so many */
+#define DENSE_MOST    0.66 /* of the peak of f64: QR of blocks of very many columns; half of it with so many: */
+#define DENSE_NEAR    106 /* where a rank's part of a block stays in its second cache ... */
+#define DENSE_FAR     216 /* ... and where it does not */
+#define NEAR_BYTES    2.4e6
+#define FAR_BYTES     4.7e6
 
 enum { SAMPLED_ROWS = 16, LAYER_BLOCK = 512 };
 
@@ -108,15 +112,24 @@ static double topk_seconds(const model *m)
     return m->busiest * (m->e->pairs * pair + m->rows * row * m->r->slowness) / m->run->threads;
 }
 
+/* Share of the peak of f64 at which blocks are made orthonormal. */
+static double dense_share(const model *m)
+{
+    double columns = (double)m->e->columns, rows = (double)lsp_max(m->d->n, m->d->m) / m->run->ranks;
+    double far = (8 * rows * columns - NEAR_BYTES) / (FAR_BYTES - NEAR_BYTES);
+    double half = DENSE_NEAR + (DENSE_FAR - DENSE_NEAR) * fmin(1, fmax(0, far));
+    return DENSE_MOST * columns / (columns + half);
+}
+
 /* Products at the kernels' speed; QR and projections in double, the faster the wider the blocks; one small decomposition. */
 static double krylov_seconds(const model *m)
 {
-    double threads = m->run->threads, columns = (double)m->e->columns;
-    double share = DENSE_MOST * columns / (columns + DENSE_COLUMNS);
+    double threads = m->run->threads, heads = (double)(m->d->batch * m->d->heads);
     double products = m->e->products * m->busiest / (threads * m->r->kernel * MIRROR_SHARE);
-    double dense = m->e->dense / (m->run->ranks * threads * m->r->dense * share);
+    double dense = m->e->dense / (m->run->ranks * threads * m->r->dense * dense_share(m));
+    double converted = m->e->converted / m->run->ranks * NUMBER_SECONDS;
     return products + dense + m->e->alone / (m->r->dense * ALONE_SHARE) +
-           m->e->converted / m->run->ranks * NUMBER_SECONDS * m->r->slowness;
+           (converted + heads * HEAD_SECONDS) * m->r->slowness;
 }
 
 static double lowrank_seconds(const model *m)
