@@ -210,6 +210,17 @@ class Told(Plans):
         self.assertEqual(slow["plan"]["limit"], "file")
         self.assertGreaterEqual(slow["plan"]["seconds"]["read"], slow["bytes"]["input"] / 1e6)
 
+    def test_awkward_names(self):
+        """The line is what a shell makes of it, also where it is a word within a word."""
+        for command, name in (("map", "it's a map.ini"), ("attend", "a $deck; \"x\".ini")):
+            deck = self.deck({"shape.n": 100, "shape.d_k": 8, "plan.command": command}, name)
+            planned, _ = self.plan("--output.file=a 'b'.h5", deck=deck)
+            words = self.check(planned)
+            if command == "map":
+                self.assertTrue(words[-1].startswith("--wrap=srun "), words)
+                words = shlex.split(words[-1])
+            self.assertEqual(words[-2:], [deck, "--output.file=a 'b'.h5"])
+
     def test_which_command(self):
         shape = {"shape__n": 300, "shape__d_k": 8}
         for keys, command in (
