@@ -77,7 +77,7 @@ def main():
             for case in cases:
                 found.setdefault(case, []).append(compare(*case, folder))
                 predicted, measured = found[case][-1]
-                print(f"{case}: {predicted['total']:.3f} s, {measured['total']:.3f} s", file=sys.stderr)
+                print(f"{case[0]} {case[1]}: {predicted['total']:.3f} s, {measured['total']:.3f} s", file=sys.stderr)
     load = os.getloadavg()[1]
     print(
         f"{datetime.date.today()}, {OPTIONS.ranks} ranks x {OPTIONS.threads} threads, {OPTIONS.rounds} rounds, load {load:.1f}.\n"
