@@ -128,10 +128,16 @@ typedef struct lsp_footprint {
 
 /* What an execution costs, for any number of ranks, without running it. */
 typedef struct lsp_estimate {
-    lsp_footprint footprint;   /* of the rank that needs most */
-    double pairs;              /* visible (query, key) pairs, all heads and batches */
-    double flops;              /* 2 (d_k + d_v) per pair */
-    double work;               /* flops whose time it takes at the kernels' speed: flops, but for lowrank */
+    lsp_footprint footprint; /* of the rank that needs most */
+    double pairs;            /* visible (query, key) pairs, all heads and batches */
+    double flops;            /* 2 (d_k + d_v) per pair */
+    double work;             /* flops whose time it takes at the kernels' speed: flops, but for lowrank */
+    /* Of lowrank, by Krylov (0 otherwise): with a tolerance those of the first attempt. */
+    double products;           /* flops of W X and W^T Y: of work */
+    double dense;              /* flops of the rest that ranks share out, in double: of work */
+    double alone;              /* flops of the small decompositions, on one rank */
+    double converted;          /* numbers of blocks that change their type between products */
+    int64_t columns;           /* of a block */
     double pairs_max;          /* pairs of the rank that has most */
     double bytes_received;     /* K/V bytes gathered by all ranks together: whole panels, own ones not */
     double bytes_received_max; /* by the rank that receives most */

@@ -12,6 +12,7 @@
  *   compare.h    approximations beside the exact answer
  *   map.h        what heads attend to: pictures, figures, links
  *   study.h      verify, merge, generate, measure
+ *   plan.h       what a run will take
  *   foreign.h    tensors in safetensors and .npy files
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -27,6 +28,7 @@
 #include <longspan/lowrank.h>
 #include <longspan/map.h>
 #include <longspan/operator.h>
+#include <longspan/plan.h>
 #include <longspan/status.h>
 #include <longspan/study.h>
 #include <longspan/svd.h>

@@ -46,7 +46,7 @@ lsp_status lsp_generate_run(lsp_app *app);
 lsp_status lsp_info_run(lsp_app *app);
 lsp_status lsp_merge_run(lsp_app *app);
 lsp_status lsp_verify_run(lsp_app *app);
-lsp_status lsp_plan_run(lsp_app *app);
+lsp_status lsp_plan_run_command(lsp_app *app);
 lsp_status lsp_bench_run(lsp_app *app);
 lsp_status lsp_compare_run(lsp_app *app);
 lsp_status lsp_svd_run(lsp_app *app);

@@ -68,12 +68,19 @@ static const lsp_command table[] = {
      "Joins the outputs (/out and /lse) of several `attend` runs on the same rows, made with different\n"
      "input.keys, into what one run over all these keys gives.\n",
      LSP_TAKES_DECK, LSP_FOR_MERGE, lsp_merge_run},
-    {"plan", "memory, traffic, file sizes and time of a run; computes nothing", "[DECK.ini]",
-     "Says what `attend` takes on plan.ranks ranks: bytes per rank by item, operations, traffic, file "
-     "sizes,\n"
-     "and a predicted time. The shape is that of [shape] when shape.n is given, else that of the input.\n"
-     "Exit status 5 when the run does not fit into a node's memory.\n",
-     LSP_TAKES_DECK, LSP_FOR_PLAN, lsp_plan_run},
+    {"plan", "memory, traffic, file sizes and time of a run, how to start it, and the line that submits it",
+     "[DECK.ini]",
+     "Says what a run of another command with this deck takes on plan.ranks ranks: bytes per rank by item,\n"
+     "operations, traffic, file sizes, seconds part by part and what limits them; which ranks, threads and "
+     "panels\n"
+     "would take least, and the sbatch line for that. Which command: plan.command, or by the deck's keys. "
+     "The shape\n"
+     "is that of [shape] when shape.n is given, else that of the input. What the machine does in a second "
+     "is\n"
+     "measured here (a fraction of a second of attention), or taken from a report of `bench` (plan.bench). "
+     "Exit\n"
+     "status 5 when the run does not fit into a node's memory.\n",
+     LSP_TAKES_DECK, LSP_FOR_PLAN, lsp_plan_run_command},
     {"scaling", "speed-up and efficiency from the reports of a study", "[DECK.ini]",
      "Reads the JSON reports of runs on different numbers of nodes, ranks and threads, takes medians of "
      "repeated\n"

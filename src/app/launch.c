@@ -55,6 +55,17 @@ int64_t lsp_launch_memory(void)
     return lsp_checked_mul(megabytes, 1 << 20, &bytes) ? bytes : 0;
 }
 
+int64_t lsp_launch_sockets(void)
+{
+    char line[256] = "";
+    FILE *stream = fopen("/sys/devices/system/node/online", "r");
+    if (!stream) return 1;
+    if (!fgets(line, sizeof line, stream)) line[0] = '\0';
+    (void)fclose(stream);
+    line[strcspn(line, "\n")] = '\0';
+    return lsp_max(1, lsp_value_list(line, NULL, 0));
+}
+
 bool lsp_launch_seconds_left(double *seconds)
 {
     int64_t end = environment_int("SLURM_JOB_END_TIME", 0);

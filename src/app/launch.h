@@ -28,6 +28,9 @@ int lsp_launch_threads(void);
  * nothing. */
 int64_t lsp_launch_memory(void);
 
+/* Local. Sockets (rather, parts of the memory: NUMA nodes) of this machine; 1 when the system tells nothing. */
+int64_t lsp_launch_sockets(void);
+
 /* Local. Seconds until the end of the Slurm job (SLURM_JOB_END_TIME); false when nothing says. */
 bool lsp_launch_seconds_left(double *seconds);
 

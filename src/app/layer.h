@@ -30,7 +30,14 @@ typedef struct lsp_layer_input {
  * and fills desc by the options. On failure too, lsp_layer_input_close is to be called. */
 lsp_status lsp_layer_input_open(lsp_app *app, lsp_layer_input *input);
 
-/* Collective. Opens (the file named first), checks and reads the weights; x is open. */
+/* Collective. The same, but for the weights' values: input->weights stays empty. */
+lsp_status lsp_layer_input_look(lsp_app *app, lsp_layer_input *input);
+
+/* Local. Heads and kv_heads of the description from [layer]; LSP_ERR_USAGE. */
+lsp_status lsp_layer_input_take_heads(lsp_app *app, lsp_attention_desc *desc);
+
+/* Collective. Opens the weights (the file named first) and checks their shapes; x is open. Then reads them. */
+lsp_status lsp_layer_weights_open(lsp_app *app, lsp_layer_input *input);
 lsp_status lsp_layer_weights_read(lsp_app *app, lsp_layer_input *input);
 
 /* Collective. */

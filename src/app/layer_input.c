@@ -40,7 +40,7 @@ static lsp_status check_context(lsp_app *app, const lsp_layer_input *input)
                             lsp_format_shape(c, other));
 }
 
-static lsp_status take_heads(lsp_app *app, lsp_attention_desc *a)
+lsp_status lsp_layer_input_take_heads(lsp_app *app, lsp_attention_desc *a)
 {
     lsp_status status = lsp_app_require(app, LSP_KEY_LAYER_HEADS);
     if (status != LSP_OK) return status;
@@ -73,11 +73,11 @@ static lsp_status take_rotary(lsp_app *app, lsp_layer_input *input)
                             lsp_options_origin(options, LSP_KEY_LAYER_ROPE_BASE), input->rule.desc.d_k);
 }
 
-lsp_status lsp_layer_input_open(lsp_app *app, lsp_layer_input *input)
+lsp_status lsp_layer_input_look(lsp_app *app, lsp_layer_input *input)
 {
     *input = (lsp_layer_input){.nonfinite = 0};
     lsp_attention_desc *a = &input->rule.desc;
-    lsp_status status = take_heads(app, a);
+    lsp_status status = lsp_layer_input_take_heads(app, a);
     if (status == LSP_OK) status = open_rows(app, LSP_KEY_INPUT_X, &input->x);
     input->desc.cross = lsp_options_is_set(app->options, LSP_KEY_INPUT_CONTEXT);
     if (status == LSP_OK && input->desc.cross) {
@@ -92,11 +92,17 @@ lsp_status lsp_layer_input_open(lsp_app *app, lsp_layer_input *input)
     input->desc.x_type = input->x.shape.type;
     input->desc.context_type = input->desc.cross ? input->context.shape.type : input->desc.x_type;
     input->rule.head_total = a->heads;
-    status = lsp_layer_weights_read(app, input);
+    status = lsp_layer_weights_open(app, input);
     if (status == LSP_OK) status = lsp_input_take_rule(app, &input->rule);
     if (status == LSP_OK) status = take_rotary(app, input);
     input->desc.attention = *a;
     return status;
+}
+
+lsp_status lsp_layer_input_open(lsp_app *app, lsp_layer_input *input)
+{
+    lsp_status status = lsp_layer_input_look(app, input);
+    return status == LSP_OK ? lsp_layer_weights_read(app, input) : status;
 }
 
 void lsp_layer_input_close(lsp_layer_input *input)

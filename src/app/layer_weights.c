@@ -215,14 +215,19 @@ static lsp_status read_part(lsp_app *app, lsp_layer_input *input, int part, lsp_
     return status;
 }
 
-lsp_status lsp_layer_weights_read(lsp_app *app, lsp_layer_input *input)
+lsp_status lsp_layer_weights_open(lsp_app *app, lsp_layer_input *input)
 {
     bool wanted[LSP_WEIGHT_COUNT];
     lsp_status status = find_file(app, input);
     if (status == LSP_OK) status = choose_parts(app, input, wanted);
     for (int i = 0; status == LSP_OK && i < LSP_WEIGHT_COUNT; i++)
         if (wanted[i]) status = open_part(app, input, i);
-    if (status == LSP_OK) status = check_parts(app, input);
+    return status == LSP_OK ? check_parts(app, input) : status;
+}
+
+lsp_status lsp_layer_weights_read(lsp_app *app, lsp_layer_input *input)
+{
+    lsp_status status = LSP_OK;
     /* One type for all: the wider, so that nothing is lost. */
     lsp_dtype type = LSP_F32;
     for (int i = 0; i < LSP_WEIGHT_COUNT; i++)

@@ -7,10 +7,11 @@
 #include "method/operator.h"
 #include "method/svd.h"
 
-/* pdgesvd's time by flops of the kernels: 50 s at n = m = 2048 and 5 s at 1024 on two cores of 92 GFLOP/s each. */
-#define FULL_FLOPS 1000.0
+/* pdgesvd's time by flops of the kernels: 31 s at n = m = 2048 on two cores of 75 GFLOP/s each (f64). */
+#define FULL_FLOPS 540.0
 
 enum { STAGES = 4, STAGE_BYTES = 2 << 20 }; /* of W^T Y */
+enum { TURN_GRAIN = 16 };                   /* columns that turns are filled up to, as in operator.c */
 
 /* What one head's decomposition takes. */
 typedef struct cost {
@@ -75,29 +76,78 @@ static void add_bytes(lsp_footprint *f, const lsp_estimate *op, double work)
     f->total = f->q + f->k + f->v + f->out + f->lse + f->panels + f->packed + f->work;
 }
 
+/* Columns that a product with `width` columns has: in several turns they are filled up (see lsp_operator_apply). */
+static int64_t turn_columns(const lsp_attention_desc *d, int64_t width, int64_t *turns)
+{
+    int64_t most = lsp_operator_columns(d), turn = width;
+    if (width > most)
+        turn = lsp_min(most, lsp_round_up(lsp_ceil_div(width, lsp_ceil_div(width, most)), TURN_GRAIN));
+    *turns = lsp_ceil_div(width, turn);
+    return turn;
+}
+
+/* What all products of a head take: flops for each pair of a row and a key, bytes of a key in W X and of a row in W^T Y,
+ * columns of all of them; and the columns of the basis. */
+typedef struct products {
+    double pair, key, row, columns;
+    int64_t basis;
+} products;
+
+static void add_apply(const lsp_attention_desc *d, int64_t width, products *p)
+{
+    int64_t turns, turn = turn_columns(d, width, &turns);
+    double k_row = (double)(d->d_k * (int64_t)lsp_dtype_size(d->k_type));
+    p->pair += 2 * (double)(turns * (d->d_k + turn));
+    p->key += (double)turns * (k_row + (double)(turn * (int64_t)lsp_dtype_size(d->compute)));
+    p->columns += (double)width;
+}
+
+static void add_transposed(const lsp_attention_desc *d, int64_t width, products *p)
+{
+    int64_t turns;
+    (void)turn_columns(d, width, &turns);
+    p->pair += 2 * (double)(turns * d->d_k + width);
+    p->row += (double)((turns * (d->d_k + 2) + width) * (int64_t)lsp_dtype_size(d->compute));
+    p->columns += (double)width;
+}
+
+/* As lsp_krylov_grow does them, when no direction is lost on the way. */
+static products count_products(const cost *c, const lsp_attention_desc *d)
+{
+    products p = {.basis = 0};
+    int64_t width = c->width, most = lsp_min(c->n, c->m);
+    add_apply(d, width, &p);
+    for (int64_t block = 0; block <= c->options.steps; block++) {
+        if (block > 0) width = lsp_min(width, most - p.basis);
+        if (width <= 0) break;
+        add_transposed(d, width, &p);
+        add_apply(d, width, &p);
+        p.basis += width;
+    }
+    return p;
+}
+
 /* As if nothing were masked: W X brings K and columns of X, W^T Y rows of Q with two numbers each and columns of Y. */
 static void add_traffic(const cost *c, const lsp_partition *p, lsp_estimate *e)
 {
     const lsp_attention_desc *d = &p->problem->desc;
-    double element = (double)lsp_dtype_size(d->compute), heads = (double)(d->batch * d->heads);
-    double columns = (double)c->width * element, steps = (double)c->options.steps,
-           k_row = (double)d->d_k * (double)lsp_dtype_size(d->k_type);
-    double key = (steps + 2) * ((double)c->turns * k_row + columns);
-    double row = (steps + 1) * ((double)c->turns * (double)(d->d_k + 2) * element + columns);
+    double heads = (double)(d->batch * d->heads);
+    products all = count_products(c, d);
     e->bytes_received = e->bytes_received_max = 0;
     if (d->svd == LSP_SVD_FULL) { /* W is dealt, in double, and every rank has all keys */
-        key = 8 * (double)d->d_k;
-        row = 8 * (double)c->m / p->group_ranks;
+        all.key = 8 * (double)d->d_k;
+        all.row = 8 * (double)c->m / p->group_ranks;
     }
     for (int r = 0; r < p->group_ranks; r++) {
-        double bytes = heads * (key * (double)(c->m - (p->key_cuts[r + 1] - p->key_cuts[r])) +
-                                row * (double)(c->n - p->rows[r]));
+        double bytes = heads * (all.key * (double)(c->m - (p->key_cuts[r + 1] - p->key_cuts[r])) +
+                                all.row * (double)(c->n - p->rows[r]));
         e->bytes_received += bytes;
         if (bytes > e->bytes_received_max) e->bytes_received_max = bytes;
     }
 }
 
-/* Products, and dense algebra with the basis. */
+/* Products, and dense algebra with the basis: QR of its blocks and of W times it, projections, vectors; 22 cubes for the
+ * decomposition with vectors of what is left (dgesdd). */
 static void add_work(const cost *c, const lsp_attention_desc *d, lsp_estimate *e)
 {
     double heads = (double)(d->batch * d->heads), n = (double)c->n, m = (double)c->m;
@@ -105,9 +155,14 @@ static void add_work(const cost *c, const lsp_attention_desc *d, lsp_estimate *e
         e->work = heads * FULL_FLOPS * n * m * (double)lsp_min(c->n, c->m);
         return;
     }
-    double basis = (double)lsp_min(c->width * (c->options.steps + 1), lsp_min(c->n, c->m));
-    double product = 2 * (double)(d->d_k * c->turns + c->width) * e->pairs;
-    e->work = (2 * (double)c->options.steps + 3) * product + heads * 8 * (n + m) * basis * basis;
+    products all = count_products(c, d);
+    double basis = (double)all.basis;
+    e->columns = c->width;
+    e->products = all.pair * e->pairs;
+    e->dense = heads * 8 * (n + m) * basis * basis;
+    e->alone = heads * 22 * basis * basis * basis;
+    e->converted = heads * (n + m) * all.columns / 2;
+    e->work = e->products + e->dense;
 }
 
 lsp_status lsp_lowrank_estimate(const lsp_partition *p, int ranks_per_node, int threads, lsp_estimate *e,

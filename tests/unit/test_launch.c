@@ -65,6 +65,12 @@ static void launch_knows_memory_and_threads(void **state)
 }
 
 /* What is not known (0) does not hide what is. */
+static void launch_counts_sockets(void **state)
+{
+    (void)state;
+    assert_in_range(lsp_launch_sockets(), 1, 1024);
+}
+
 static void launch_takes_the_least_memory(void **state)
 {
     (void)state;
@@ -97,6 +103,7 @@ int main(void)
         cmocka_unit_test_setup(launch_finds_singletons, clear_environment),
         cmocka_unit_test_setup(launch_knows_memory_and_threads, clear_environment),
         cmocka_unit_test(launch_takes_the_least_memory),
+        cmocka_unit_test(launch_counts_sockets),
     };
     return cmocka_run_group_tests_name("launch", tests, NULL, NULL);
 }
