@@ -6,11 +6,12 @@
 enum {
     ROWS_WORTH_A_RANK = 512, /* with fewer rows a rank, splitting heads pays before splitting rows */
     ALL_BYTES = 8 << 20,     /* K and V of a group up to here are gathered at once, ... */
-    /* ... and up to this times the ranks: a chain first has to pass a segment (256 KiB) along all ranks and around again, in
-     * which time an allgather brings about as much. */
+    /* ... and up to this times the ranks: a chain first passes a segment along all ranks and around. Simulated (README), both
+     * cost the same at 1 MiB a rank; over TCP an allgather took 1.5 times what was simulated. */
     ALL_BYTES_A_RANK = 512 << 10,
     ALL_BYTES_MOST = 256 << 20, /* they stand in the memory of every rank */
-    RANKS_OF_A_CHAIN = 5        /* up to here minus 1 MPI broadcasts straight from the owner */
+    RANKS_OF_A_CHAIN =
+        5 /* to fewer Open MPI's MPI_Ibcast sends straight from the owner, to more in segments of 32 KiB */
 };
 
 /* Every matrix of K and V meets as many pairs as any other. */

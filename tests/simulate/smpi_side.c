@@ -1,4 +1,4 @@
-/* Simulated ranks: base/memory.h, time that passes, and four of MPI's functions as Longspan's comm floor calls them here.
+/* Simulated ranks: base/memory.h, time that passes, and some of MPI's functions as Longspan's comm floor calls them here.
  *
  * Large blocks, whose contents nobody looks at, are the same memory for all ranks; nothing is freed: a run allocates at its
  * start. A waiting rank sleeps until one of its messages is through: in simulated time that is polling without a pause, and
@@ -20,6 +20,10 @@
 #undef MPI_Isend
 #undef MPI_Allgatherv
 #undef MPI_Exscan
+#undef MPI_Comm_dup
+#undef MPI_Comm_split
+#undef MPI_Comm_free
+#undef MPI_Comm_split_type
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
@@ -152,4 +156,37 @@ int lsp_simulated_exscan(const void *mine, void *before, int count, MPI_Datatype
     sum -= own;
     memcpy(before, &sum, sizeof sum);
     return code;
+}
+
+/* ---- communicators -------------------------------------------------------------------------------- */
+
+/* SMPI's new communicators cost a message for each pair of ranks. Here the first stands for all of the same ranks: messages of
+ * the gather have tags of their own, and collectives wait for each other. */
+
+int lsp_simulated_dup(MPI_Comm comm, MPI_Comm *copy)
+{
+    *copy = comm;
+    return MPI_SUCCESS;
+}
+
+int lsp_simulated_split(MPI_Comm comm, int color, int key, MPI_Comm *part)
+{
+    int mine[2] = {color, -color}, most[2] = {0, 0};
+    int code = MPI_Allreduce(mine, most, 2, MPI_INT, MPI_MAX, comm);
+    if (code != MPI_SUCCESS || most[0] != -most[1]) return MPI_Comm_split(comm, color, key, part);
+    *part = comm;
+    return MPI_SUCCESS;
+}
+
+int lsp_simulated_split_type(MPI_Comm comm, int kind, int key, MPI_Info info, MPI_Comm *part)
+{
+    (void)comm, (void)kind, (void)key, (void)info;
+    *part = MPI_COMM_SELF; /* one rank a node */
+    return MPI_SUCCESS;
+}
+
+int lsp_simulated_free(MPI_Comm *comm)
+{
+    *comm = MPI_COMM_NULL;
+    return MPI_SUCCESS;
 }
