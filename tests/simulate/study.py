@@ -157,8 +157,8 @@ def plot(folder, rows):
             file.write(f"set terminal {terminal} size 1150,480 font 'sans,11' background '#ffffff'\n"
                        f"set output '{folder}/scaling.{ending}'\nset multiplot layout 1,2\n")
             for column, title in ((2, "seconds of gather not hidden, n = m = 1M; dashed: all, solid: chain"), (3, "efficiency")):
-                file.write(f"set title '{title}'\n" + ("set logscale y\nset format y '%g'\nset key bottom left noenhanced\n"
-                           if column == 2 else "unset logscale y\nset yrange [0:1.05]\nunset key\n") + "plot ")
+                file.write(f"set title '{title}'\n" + ("set logscale y\nset format y '%g'\nset key outside bottom center horizontal noenhanced\n"
+                           if column == 2 else "unset logscale y\nset format y '%.2f'\nset yrange [0.9:1.005]\nunset key\n") + "plot ")
                 file.write(", ".join(
                     f"$c{i} using 1:{column} with linespoints lw 2 pt 7 ps 0.6 dt {2 if mode == 'all' else 1} lt {colours[heads, groups]} "
                     + (f"title '{heads} heads in {groups} groups'" if mode == "chain" else "notitle")
