@@ -3,17 +3,16 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
+#include "method/choose.h"
 
 #include <string.h>
 
 enum {
-    ROWS_WORTH_A_RANK = 512, /* with fewer rows a rank, splitting heads pays before splitting rows */
-    ROW_QUANTUM = 48,        /* rows of a dealt block at least, when there are enough */
-    CYCLIC_TURNS = 16,       /* times, at most, that a rank is dealt two blocks of rows */
-    OWN_PANELS = 4,          /* panels a rank sends at least, so that gathering overlaps computing */
-    PANEL_BYTES = 4 << 20,   /* at most, packed: two in flight and one packed stay near the caches */
-    ALL_BYTES = 8 << 20,     /* K and V of a group up to here are gathered at once */
-    ROW_OVERHEAD = 128       /* what a row costs besides its pairs, in pairs, when work is balanced */
+    ROW_QUANTUM = 48,      /* rows of a dealt block at least, when there are enough */
+    CYCLIC_TURNS = 16,     /* times, at most, that a rank is dealt two blocks of rows */
+    OWN_PANELS = 4,        /* panels a rank sends at least, so that gathering overlaps computing */
+    PANEL_BYTES = 4 << 20, /* at most, packed: two in flight and one packed stay near the caches */
+    ROW_OVERHEAD = 128     /* what a row costs besides its pairs, in pairs, when work is balanced */
 };
 
 /* ---- head groups ------------------------------------------------------------------------------- */
@@ -25,13 +24,7 @@ static lsp_status choose_groups(lsp_partition *d, lsp_error *error)
     if (asked > 0 && d->ranks % asked != 0)
         return lsp_error_set(error, LSP_ERR_USAGE, "head_groups = %d does not divide the %d ranks", asked,
                              d->ranks);
-    d->groups = asked > 0 ? asked : 1;
-    int64_t rows = desc->row_end - desc->row_begin;
-    for (int g = 1; asked == 0 && !d->problem->whole_heads && g <= d->ranks; g++) {
-        if (d->ranks % g != 0 || d->problem->units % g != 0) continue;
-        d->groups = g;
-        if (rows / (d->ranks / g) >= ROWS_WORTH_A_RANK) break;
-    }
+    d->groups = asked > 0 ? asked : lsp_choose_groups(d->problem, d->ranks);
     d->group_ranks = d->ranks / d->groups;
     return LSP_OK;
 }
@@ -215,12 +208,11 @@ static void cut_keys(lsp_partition *d, const lsp_tile_shape *shape)
     d->gather = desc->gather;
     int64_t row_bytes =
         desc->d_k * (int64_t)lsp_dtype_size(desc->k_type) + desc->d_v * (int64_t)lsp_dtype_size(desc->v_type);
-    if (d->gather == LSP_GATHER_AUTO)
-        d->gather = group_tiles * d->tile_keys <= ALL_BYTES / row_bytes &&
-                            d->problem->desc.mask != LSP_MASK_WINDOW && !d->problem->documents &&
-                            d->problem->mask.block_size <= 0
-                        ? LSP_GATHER_ALL
-                        : LSP_GATHER_PANELS;
+    if (d->gather == LSP_GATHER_AUTO) {
+        int64_t bytes = 0; /* more than 63 bits are many */
+        if (!lsp_checked_mul(group_tiles * d->tile_keys, row_bytes, &bytes)) bytes = INT64_MAX;
+        d->gather = lsp_choose_gather(d->problem, d->group_ranks, bytes);
+    }
 }
 
 static int64_t units_of(const lsp_partition *d, int group)

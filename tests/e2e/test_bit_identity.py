@@ -23,7 +23,7 @@ CONFIGURATIONS = [
 ]
 # The same again with everything crossed, for one case.
 CROSSED = [
-    (ranks, threads, dict(gather=gather, partition=partition))
+    (ranks, threads, dict(gather=gather, partition=partition, head_groups=1))
     for ranks, threads in ((2, 1), (3, 1), (4, 2), (7, 1))
     for gather, partition in (("panels", "balanced"), ("all", "contiguous"), ("node", "cyclic"), ("chain", "balanced"))
 ]

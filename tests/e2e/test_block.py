@@ -134,6 +134,7 @@ class Block(Case):
                         attention__method="block",
                         attention__block_size=block_size,
                         compute__gather=gather,
+                        compute__head_groups=1,
                     )
                     self.assertEqual(report["bytes"]["gathered"] > 0, travels)
 

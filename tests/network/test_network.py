@@ -42,7 +42,7 @@ class Network(common.Case):
         expected, _ = self.attend(source)
         for count in (2, 4):
             for mode in ("all", "panels", "chain", "node"):
-                got, report = self.attend_over(source, count, compute__gather=mode, compute__panel_rows=256)
+                got, report = self.attend_over(source, count, compute__gather=mode, compute__panel_rows=256, compute__head_groups=1)
                 self.assertEqual(report["nodes"], count)
                 for name in ("out", "lse"):
                     self.assertEqual(got[name][1], expected[name][1], f"{mode} on {count} hosts")

@@ -37,6 +37,15 @@ class Simulated(unittest.TestCase):
         slow = self.simulate(bits_per_second=LINK / 10)
         self.assertGreater(slow["waited_mean"], 5 * seen["all"]["waited_mean"])
 
+    def test_some_of_the_panels(self):
+        """A chain loses its time while it fills: with half of the panels about as much."""
+        whole, half = (self.simulate(mode="chain", panels=panels) for panels in (0, 32))
+        self.assertEqual((whole["panels"], half["panels"]), (64, 32))
+        self.assertAlmostEqual(half["compute"], whole["compute"] / 2, 5)
+        lost = [told["total"] - told["compute"] for told in (whole, half)]
+        self.assertGreater(lost[1], 0.5 * lost[0])
+        self.assertLess(lost[1], 2 * lost[0])
+
     def test_repeats(self):
         self.assertEqual(self.simulate(mode="chain", n=4096), self.simulate(mode="chain", n=4096))
 

@@ -1,14 +1,17 @@
-/* Attention's communication on a described cluster: the partition and the gather of Longspan as they are, run by SimGrid's SMPI;
- * computing is replaced by its time. One rank a node.
+/* Attention's communication alone: the partition and the gather of Longspan as they are, computing replaced by its time. One
+ * rank a node; simulated (smpi_side.c, smpirun) or with ranks that sleep (sleeping_side.c, mpirun).
  *
- *   smpirun ... gather_simulated N M D HEADS GROUPS MODE FLOPS_PER_NODE [PANEL_ROWS [SLICES [SEGMENT]]]
+ *   gather_timed N M D HEADS GROUPS MODE FLOPS_PER_NODE [PANEL_ROWS [SLICES [SEGMENT [PANELS]]]]
  *
- * GROUPS 0: as Longspan chooses. MODE: all or chain (SMPI broadcasts without blocking in a flat way, which real MPI does not).
- * FLOPS_PER_NODE: what attention reaches on a node, by `longspan bench`. PANEL_ROWS 0: as Longspan chooses. SLICES: times a
- * panel that MPI gets to advance (8). SEGMENT: bytes of the chain's messages (0: Longspan's).
+ * GROUPS 0: as Longspan chooses. MODE: all, chain or panels (that only with ranks that sleep: SMPI broadcasts without blocking
+ * in a flat way, which real MPI does not). FLOPS_PER_NODE: what attention reaches on a node, by `longspan bench`. PANEL_ROWS
+ * 0: as Longspan chooses. SLICES: times a panel that MPI gets to advance (0: once a key tile, as the main thread of a rank
+ * does that has one chunk of rows). SEGMENT: bytes of the chain's messages (0: Longspan's). PANELS: of all panels
+ * only so many take part, spread evenly over their owners (0: all; not in mode all).
  * Prints one line: ranks, groups, panels, seconds in all, waited (most and mean over ranks), computed, bytes received by a rank.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
+#include "base/checked.h"
 #include "base/memory.h"
 #include "comm/chain.h"
 #include "comm/gather.h"
@@ -16,26 +19,18 @@
 #include "kernel/kernel.h"
 #include "method/method.h"
 #include "method/partition.h"
+#include "side.h"
 
 #include <mpi.h>
-#include <smpi/smpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* The problem asks the registry of methods, which would bring all of them. */
 const lsp_method_ops *lsp_method_get(lsp_method method)
 {
     static const lsp_method_ops exact = {.name = "exact"};
     return method == LSP_METHOD_EXACT ? &exact : NULL;
-}
-
-/* What a waiting rank does between two looks: simulated time must pass, and each look costs real time. */
-int lsp_simulated_yield(void);
-int lsp_simulated_yield(void)
-{
-    return usleep(20);
 }
 
 static bool needed(const void *user, int64_t panel, int rank)
@@ -55,12 +50,12 @@ typedef struct run {
     int group, group_rank;
     lsp_gather *gather;
     double flops, seconds; /* of a node; of the pass on this rank */
-    int slices;
+    int64_t slices;
 } run;
 
 static int fail(const char *text)
 {
-    (void)fprintf(stderr, "gather_simulated: error: %s\n", text);
+    (void)fprintf(stderr, "gather_timed: error: %s\n", text);
     MPI_Abort(MPI_COMM_WORLD, 2);
     return 2;
 }
@@ -87,18 +82,33 @@ static lsp_status pass(run *r, const void *k, const void *v)
     const lsp_attention_desc *d = &r->problem.desc;
     /* Rows of Q that meet a panel: those of the query heads of its K/V head. */
     double rows = (double)(r->partition.rows[r->group_rank] * (d->heads / d->kv_heads));
+    double later = 0; /* mode all: nothing moves any more while ranks compute, which is done at once then */
+    bool all = r->partition.gather == LSP_GATHER_ALL;
     lsp_panel panel;
     lsp_status status = lsp_gather_start(r->gather, k, v);
     while (status == LSP_OK && lsp_gather_next(r->gather, &panel, &status)) {
-        double flops = rows * (double)r->panels[panel.index].count * 2 * (double)(d->d_k + d->d_v);
-        for (int i = 0; i < r->slices; i++) {
-            smpi_execute_benched(flops / r->flops / r->slices);
+        int64_t keys = r->panels[panel.index].count;
+        double seconds = rows * (double)keys * 2 * (double)(d->d_k + d->d_v) / r->flops;
+        int64_t slices = r->slices > 0 ? r->slices : lsp_ceil_div(keys, r->partition.tile_keys);
+        for (int64_t i = 0; !all && i < slices; i++) {
+            side_compute(seconds / (double)slices);
             lsp_gather_progress(r->gather);
         }
-        r->seconds += flops / r->flops;
+        if (all) later += seconds;
+        r->seconds += seconds;
         lsp_gather_release(r->gather);
     }
+    if (later > 0) side_compute(later);
     return status == LSP_OK ? lsp_gather_finish(r->gather) : status;
+}
+
+/* Leaves `wanted` of the panels. */
+static void thin(run *r, int64_t wanted)
+{
+    if (wanted <= 0 || wanted >= r->panel_count || r->partition.gather == LSP_GATHER_ALL) return;
+    for (int64_t i = 0; i < wanted; i++)
+        r->panels[i] = r->panels[i * (r->panel_count / wanted) + i * (r->panel_count % wanted) / wanted];
+    r->panel_count = wanted;
 }
 
 static int tell(const run *r, double total)
@@ -116,12 +126,18 @@ static int tell(const run *r, double total)
     return 0;
 }
 
+static const lsp_gather_mode modes[] = {LSP_GATHER_ALL, LSP_GATHER_CHAIN, LSP_GATHER_PANELS};
+static const char *const mode_names[] = {"all", "chain", "panels"};
+
 int main(int argc, char **argv)
 {
+    int mode = 0;
     MPI_Init(&argc, &argv);
     if (argc < 8)
-        return fail(
-            "usage: gather_simulated N M D HEADS GROUPS MODE FLOPS_PER_NODE [PANEL_ROWS [SLICES [SEGMENT]]]");
+        return fail("usage: gather_timed N M D HEADS GROUPS MODE FLOPS_PER_NODE [PANEL_ROWS [SLICES [SEGMENT "
+                    "[PANELS]]]]");
+    while (mode < 3 && strcmp(argv[6], mode_names[mode]) != 0) mode++;
+    if (mode == 3) return fail("MODE is all, chain or panels");
     lsp_attention_desc desc = {.batch = 1,
                                .heads = atoll(argv[4]),
                                .kv_heads = atoll(argv[4]),
@@ -133,18 +149,18 @@ int main(int argc, char **argv)
                                .k_type = LSP_F32,
                                .v_type = LSP_F32,
                                .compute = LSP_F32,
-                               .gather = strcmp(argv[6], "all") == 0 ? LSP_GATHER_ALL : LSP_GATHER_CHAIN,
+                               .gather = modes[mode],
                                .head_groups = atoi(argv[5]),
                                .panel_rows = argc > 8 ? atoll(argv[8]) : 0};
-    run r = {.flops = atof(argv[7]), .slices = argc > 9 ? atoi(argv[9]) : 8};
-    if (strcmp(argv[6], "all") != 0 && strcmp(argv[6], "chain") != 0) return fail("MODE is all or chain");
+    run r = {.flops = atof(argv[7]), .slices = argc > 9 ? atoll(argv[9]) : 0};
     if (argc > 10) (void)lsp_chain_set_segment_bytes(atoll(argv[10]));
-    if (!(r.flops > 0) || r.slices < 1) return fail("FLOPS_PER_NODE and SLICES must be positive");
+    if (!(r.flops > 0) || r.slices < 0) return fail("FLOPS_PER_NODE must be positive, SLICES 0 or more");
     lsp_error error = {LSP_OK, ""};
     const lsp_context_options options = {.threads = 1};
     if (lsp_context_create(MPI_COMM_WORLD, &options, &r.ctx, error.text, sizeof error.text) != LSP_OK)
         return fail(error.text);
     if (prepare(&r, &desc, &error) != LSP_OK) return fail(error.text);
+    if (argc > 11) thin(&r, atoll(argv[11]));
     int64_t row_bytes = desc.d_k * (int64_t)sizeof(float);
     const lsp_gather_desc gather = {.mode = r.partition.gather,
                                     .panels = r.panels,
@@ -157,6 +173,7 @@ int main(int argc, char **argv)
     void *k = lsp_memory_alloc(own, (size_t)row_bytes), *v = lsp_memory_alloc(own, (size_t)row_bytes);
     if (lsp_gather_create(r.ctx, r.group, &gather, &r.gather) != LSP_OK)
         return fail(lsp_context_message(r.ctx));
+    lsp_gather_set_wait(r.gather, side_wait, NULL);
     if (lsp_context_barrier(r.ctx) != LSP_OK) return fail("a barrier failed");
     double begin = MPI_Wtime();
     if (pass(&r, k, v) != LSP_OK) return fail(lsp_context_message(r.ctx));
