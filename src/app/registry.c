@@ -18,6 +18,7 @@
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
      LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT | LSP_FOR_MAP)
+#define LAYERS  (LSP_FOR_LAYER | LSP_FOR_MAP)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
@@ -43,11 +44,11 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                             "keys that contribute: all, or a:b (b not included)"},
     [LSP_KEY_INPUT_PARTS] = {"input", "parts", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_MERGE,
                              "the outputs to join, separated by commas"},
-    [LSP_KEY_INPUT_X] = {"input", "x", LSP_OPTION_PATH, "/x", NULL, 0, 0, LSP_FOR_LAYER,
+    [LSP_KEY_INPUT_X] = {"input", "x", LSP_OPTION_PATH, "/x", NULL, 0, 0, LAYERS,
                          "rows [n, d_model] or [B, n, d_model]: a dataset path in input.file, or FILE:/path"},
-    [LSP_KEY_INPUT_CONTEXT] = {"input", "context", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_LAYER,
+    [LSP_KEY_INPUT_CONTEXT] = {"input", "context", LSP_OPTION_PATH, "", NULL, 0, 0, LAYERS,
                                "cross-attention: rows [m, d_model] that keys and values are made from"},
-    [LSP_KEY_INPUT_LAYER_WEIGHTS] = {"input", "weights", LSP_OPTION_PATH, "", NULL, 0, 0, LSP_FOR_LAYER,
+    [LSP_KEY_INPUT_LAYER_WEIGHTS] = {"input", "weights", LSP_OPTION_PATH, "", NULL, 0, 0, LAYERS,
                                      "of the layer: a file, or FILE:/group (default: input.file)"},
     [LSP_KEY_OUTPUT_FILE] = {"output", "file", LSP_OPTION_PATH, "", NULL, 0, 0, WRITES | LSP_FOR_VERIFY,
                              "HDF5 file to write (verify: to check)"},
@@ -103,21 +104,20 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                 "method = topk: weights that a row keeps (compare: a list)"},
     [LSP_KEY_ATTENTION_RENORMALIZE] = {"attention", "renormalize", LSP_OPTION_YESNO, "no", NULL, 0, 0, TAKES,
                                        "method = topk: make the kept weights add up to 1"},
-    [LSP_KEY_LAYER_HEADS] = {"layer", "heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_LAYER,
-                             "query heads"},
-    [LSP_KEY_LAYER_KV_HEADS] = {"layer", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LSP_FOR_LAYER,
+    [LSP_KEY_LAYER_HEADS] = {"layer", "heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LAYERS, "query heads"},
+    [LSP_KEY_LAYER_KV_HEADS] = {"layer", "kv_heads", LSP_OPTION_INT, "", NULL, 1, EVERY, LAYERS,
                                 "key/value heads, which divide the query heads (default: as heads)"},
-    [LSP_KEY_LAYER_BIAS] = {"layer", "bias", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0, LSP_FOR_LAYER,
+    [LSP_KEY_LAYER_BIAS] = {"layer", "bias", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0, LAYERS,
                             "biases: those there are; yes: both must be there; no: left out"},
-    [LSP_KEY_LAYER_ROPE_BASE] = {"layer", "rope_base", LSP_OPTION_REAL, "0", NULL, 0, 1e300, LSP_FOR_LAYER,
+    [LSP_KEY_LAYER_ROPE_BASE] = {"layer", "rope_base", LSP_OPTION_REAL, "0", NULL, 0, 1e300, LAYERS,
                                  "rotary positions, as 10000 or 500000; 0: none"},
     [LSP_KEY_LAYER_ROPE_PAIRING] = {"layer", "rope_pairing", LSP_OPTION_CHOICE, "half", "half|interleaved", 0,
-                                    0, LSP_FOR_LAYER, "c turns with c + head_dim/2, or 2c with 2c + 1"},
+                                    0, LAYERS, "c turns with c + head_dim/2, or 2c with 2c + 1"},
     [LSP_KEY_LAYER_QK_NORM] =
-        {"layer", "qk_norm", LSP_OPTION_YESNO, "no", NULL, 0, 0, LSP_FOR_LAYER,
+        {"layer", "qk_norm", LSP_OPTION_YESNO, "no", NULL, 0, 0, LAYERS,
          "RMS norm of each head's q and k, by /q_norm.weight and /k_norm.weight if there"},
-    [LSP_KEY_LAYER_QK_NORM_EPS] = {"layer", "qk_norm_eps", LSP_OPTION_REAL, "1e-6", NULL, 1e-300, 1,
-                                   LSP_FOR_LAYER, "added to the mean square"},
+    [LSP_KEY_LAYER_QK_NORM_EPS] = {"layer", "qk_norm_eps", LSP_OPTION_REAL, "1e-6", NULL, 1e-300, 1, LAYERS,
+                                   "added to the mean square"},
     [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0,
                                SCORES | LSP_FOR_BENCH,
                                "type of the computation; the output is f64 for f64, otherwise f32"},
