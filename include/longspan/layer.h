@@ -90,6 +90,19 @@ void lsp_layer_set_progress(lsp_layer *layer, lsp_progress_fn progress, void *us
 lsp_status lsp_layer_execute(lsp_layer *layer, const void *x, const void *context, void *y,
                              lsp_layer_stats *stats);
 
+/* Where projected rows are to go: runs of heads of the layer (queries, or K/V heads), room for these rows in the result
+ * type of the computing type. Each row is on a rank as often as its runs name it. */
+typedef struct lsp_layer_target {
+    const lsp_run *runs;
+    int64_t run_count;
+    void *rows;
+} lsp_layer_target;
+
+/* Collective. The first step of lsp_layer_execute alone: q and k of the layer's heads, with norm and rotation, for what
+ * looks at them otherwise than by the plan inside. stats may be NULL. Errors as lsp_layer_execute. */
+lsp_status lsp_layer_project(lsp_layer *layer, const void *x, const void *context, const lsp_layer_target *q,
+                             const lsp_layer_target *k, lsp_layer_stats *stats);
+
 /* What the last execution had inside, in the runs of lsp_attention_runs and the result type of the computing type;
  * valid until the next one. */
 typedef struct lsp_layer_inside {

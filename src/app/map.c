@@ -2,7 +2,6 @@
 #include "app/map.h"
 
 #include "app/launch.h"
-#include "app/operands.h"
 #include "app/progress.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -45,7 +44,7 @@ static lsp_status prepare(lsp_map_job *job)
     double begin = lsp_clock();
     lsp_status status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_map_probe(app);
-    if (status == LSP_OK) status = lsp_input_open(app, &job->input);
+    if (status == LSP_OK) status = lsp_map_input_open(job);
     if (status == LSP_OK) status = read_labels(job);
     if (status != LSP_OK) return status;
     lsp_attention_desc *d = &job->input.desc;
@@ -69,31 +68,6 @@ static lsp_status prepare(lsp_map_job *job)
 }
 
 /* ---- steps ----------------------------------------------------------------------------------------- */
-
-static lsp_status read_operands(lsp_map_job *job)
-{
-    lsp_app *app = job->app;
-    const lsp_input *input = &job->input;
-    const lsp_attention_desc *d = &input->desc;
-    double begin = lsp_clock();
-    lsp_status status =
-        lsp_map_runs(job->map, LSP_QUERIES, &job->query_runs, &job->query_run_count, &job->query_rows);
-    if (status == LSP_OK)
-        status = lsp_map_runs(job->map, LSP_KEYS, &job->key_runs, &job->key_run_count, &job->key_rows);
-    size_t d_k = (size_t)d->d_k;
-    job->q = lsp_app_alloc(app, job->query_rows, d_k * lsp_dtype_size(d->q_type), "q", &status);
-    job->k = lsp_app_alloc(app, job->key_rows, d_k * lsp_dtype_size(d->k_type), "k", &status);
-    job->heads = lsp_app_alloc(app, job->count, sizeof *job->heads, "the list of heads", &status);
-    status = lsp_context_agree(app->ctx, status);
-    if (status == LSP_OK)
-        status = lsp_operands_read_source(app, &input->q, job->query_runs, job->query_run_count, input->heads,
-                                          job->q, &job->nonfinite);
-    if (status == LSP_OK)
-        status = lsp_operands_read_source(app, &input->k, job->key_runs, job->key_run_count, input->kv_heads,
-                                          job->k, &job->nonfinite);
-    job->seconds[LSP_PHASE_READ] += lsp_clock() - begin;
-    return status;
-}
 
 /* Before and after computing: the better counts. */
 static lsp_status measure_peak(lsp_map_job *job)
@@ -150,6 +124,9 @@ static void collect(lsp_map_job *job)
     double seconds = job->phases[LSP_PHASE_COMPUTE].max;
     job->gflops = seconds > 0 ? job->flops / seconds * 1e-9 : 0;
     job->received_all = lsp_collect_sum_f64(app, job->received);
+    lsp_statistic project;
+    lsp_collect_statistics(app, &job->project_seconds, 1, &project);
+    job->project_seconds = project.max;
     job->rss_max = lsp_collect_max_i64(app, lsp_memory_peak());
 }
 
@@ -187,7 +164,7 @@ lsp_status lsp_map_run(lsp_app *app)
 {
     lsp_map_job job = {.app = app};
     lsp_status status = prepare(&job);
-    if (status == LSP_OK) status = read_operands(&job);
+    if (status == LSP_OK) status = lsp_map_input_read(&job);
     if (status == LSP_OK) status = compute(&job);
     if (status == LSP_OK) status = verify(&job);
     bool failed = job.verified && !job.check.passed;
@@ -203,6 +180,6 @@ lsp_status lsp_map_run(lsp_app *app)
     lsp_memory_free(job.q);
     lsp_memory_free(job.k);
     (void)lsp_map_destroy(&job.map);
-    lsp_input_close(&job.input);
+    lsp_map_input_close(&job);
     return status;
 }

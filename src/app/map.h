@@ -11,6 +11,8 @@
 typedef struct lsp_map_job {
     lsp_app *app;
     lsp_input input;
+    struct lsp_map_layer *layer; /* q and k are projected from its input; NULL: they are in files */
+    double project_seconds;      /* of this rank; then the largest */
     lsp_map_options options;
     lsp_map *map;
     lsp_map_shape shape;
@@ -36,6 +38,19 @@ typedef struct lsp_map_job {
     double received_all, gflops;
     int64_t rss_max;
 } lsp_map_job;
+
+/* Collective. Opens q and k, or a layer's x and weights where a key of a layer is given, and fills input. On failure too,
+ * lsp_map_input_close is to be called. */
+lsp_status lsp_map_input_open(lsp_map_job *job);
+
+/* Collective. Makes q, k and the list of heads for the map's runs, and reads or projects. */
+lsp_status lsp_map_input_read(lsp_map_job *job);
+
+/* Local. The files that are read, the one first that rows come from; returns how many. */
+int lsp_map_input_files(const lsp_map_job *job, const char *files[3]);
+
+/* Collective. */
+void lsp_map_input_close(lsp_map_job *job);
 
 /* Local. Batch and head, as the file counts them, of head i of the job. */
 int64_t lsp_map_batch_of(const lsp_map_job *job, int64_t i);

@@ -33,7 +33,9 @@ const char *lsp_map_title(const lsp_map_job *job, char *text)
 const char *lsp_map_about(const lsp_map_job *job, int64_t heads, char *text)
 {
     const lsp_map_shape *s = &job->shape;
-    const char *name = strrchr(job->input.q.file, '/');
+    const char *files[3];
+    (void)lsp_map_input_files(job, files);
+    const char *name = strrchr(files[0], '/');
     size_t used = 0;
     if (heads < job->count) {
         int length = snprintf(text, LSP_MAP_TITLE,
@@ -42,7 +44,7 @@ const char *lsp_map_about(const lsp_map_job *job, int64_t heads, char *text)
     }
     (void)snprintf(text + used, LSP_MAP_TITLE - used,
                    "%s. A pixel is %" PRId64 " row%s by %" PRId64 " key%s. longspan %s.",
-                   name ? name + 1 : job->input.q.file, s->rows_per_pixel, s->rows_per_pixel == 1 ? "" : "s",
+                   name ? name + 1 : files[0], s->rows_per_pixel, s->rows_per_pixel == 1 ? "" : "s",
                    s->keys_per_pixel, s->keys_per_pixel == 1 ? "" : "s", lsp_version());
     return text;
 }

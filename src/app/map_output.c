@@ -72,9 +72,10 @@ lsp_status lsp_map_output_create(lsp_map_job *job)
 {
     lsp_app *app = job->app;
     const char *file = lsp_options_text(app->options, LSP_KEY_OUTPUT_FILE);
-    const char *const inputs[] = {job->input.q.file, job->input.k.file};
+    const char *inputs[3];
+    int input_count = lsp_map_input_files(job, inputs);
     if (!*file) return LSP_OK;
-    lsp_status status = lsp_result_check_target(app, inputs, 2);
+    lsp_status status = lsp_result_check_target(app, inputs, input_count);
     if (status != LSP_OK) return status;
     lsp_output_dataset datasets[DATASETS];
     int count = 0;

@@ -301,6 +301,9 @@ static void draw_head(lsp_canvas *canvas, const layout *l, const lsp_map_job *jo
     draw_bar(canvas, (lsp_box){x + size + GAP + STRIP + 10, y, 10, size}, scale);
     draw_mass(canvas, (lsp_box){x, y + size + BELOW - 20, size, STRIP}, job, &job->heads[i], room);
     if (i % l->columns == 0) lsp_canvas_turned(canvas, x - LEFT + 10, y + size / 2, 13, SOFT, "row");
+    if (i + l->columns >= l->heads)
+        lsp_canvas_text(canvas, x + size / 2, y + size + BELOW + STRIP, LSP_ANCHOR_CENTRE, 13, false, SOFT,
+                        "key");
 }
 
 /* ---- the whole ----------------------------------------------------------------------------------- */

@@ -37,8 +37,13 @@ static void print_head(const lsp_map_job *job)
                  ", d_k %" PRId64 "\n",
                  lsp_version(), batch, d->heads, d->heads == 1 ? "" : "s", d->heads == 1 ? "s" : "", s->rows,
                  s->keys, d->d_k);
-    (void)printf("  input    %s (%s, %s), computed in %s: %s\n", job->input.q.file, lsp_dtype_name(d->q_type),
+    const char *files[3];
+    (void)lsp_map_input_files(job, files);
+    (void)printf("  input    %s (%s, %s), computed in %s: %s\n", files[0], lsp_dtype_name(d->q_type),
                  lsp_dtype_name(d->k_type), lsp_dtype_name(d->compute), lsp_summary_rule(d, rule));
+    if (job->layer)
+        (void)printf("  layer    x through the weights of %s to q and k in %.3f s\n", files[1],
+                     job->project_seconds);
     if (d->row_begin != 0 || d->row_end != d->n || d->key_begin != 0 || d->key_end != d->m)
         (void)printf("  part     rows %" PRId64 ":%" PRId64 ", keys %" PRId64 ":%" PRId64 "\n", d->row_begin,
                      d->row_end, d->key_begin, d->key_end);
@@ -210,6 +215,14 @@ cJSON *lsp_map_json(const lsp_map_job *job)
     lsp_json_add_number(map, "keys_per_pixel", (double)s->keys_per_pixel);
     lsp_json_add_number(map, "window", LSP_MAP_WINDOW);
     lsp_json_add_phases(object, job->phases);
+    if (job->layer) {
+        const char *files[3];
+        (void)lsp_map_input_files(job, files);
+        cJSON *layer = cJSON_AddObjectToObject(object, "layer");
+        (void)cJSON_AddStringToObject(layer, "x", files[0]);
+        (void)cJSON_AddStringToObject(layer, "weights", files[1]);
+        lsp_json_add_number(layer, "seconds_project", job->project_seconds);
+    }
     lsp_json_add_number(object, "flops", job->flops);
     lsp_json_add_number(object, "gflops", job->gflops);
     lsp_json_add_number(object, "fma_peak_gflops", job->peak_gflops);

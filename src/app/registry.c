@@ -19,6 +19,7 @@
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
      LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT | LSP_FOR_MAP)
+#define LAYERS  (LSP_FOR_LAYER | LSP_FOR_MAP)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
@@ -116,8 +117,8 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
     [LSP_KEY_LAYER_QK_NORM] =
         {"layer", "qk_norm", LSP_OPTION_YESNO, "no", NULL, 0, 0, LAYERS,
          "RMS norm of each head's q and k, by /q_norm.weight and /k_norm.weight if there"},
-    [LSP_KEY_LAYER_QK_NORM_EPS] = {"layer", "qk_norm_eps", LSP_OPTION_REAL, "1e-6", NULL, 1e-300, 1,
-                                   LSP_FOR_LAYER, "added to the mean square"},
+    [LSP_KEY_LAYER_QK_NORM_EPS] = {"layer", "qk_norm_eps", LSP_OPTION_REAL, "1e-6", NULL, 1e-300, 1, LAYERS,
+                                   "added to the mean square"},
     [LSP_KEY_COMPUTE_DTYPE] = {"compute", "dtype", LSP_OPTION_CHOICE, "f32", "bf16|f32|f64", 0, 0,
                                SCORES | LSP_FOR_BENCH,
                                "type of the computation; the output is f64 for f64, otherwise f32"},

@@ -101,11 +101,13 @@ typedef struct lsp_candidates {
     void *least;     /* [rows] what a score must exceed; -inf at first */
 } lsp_candidates;
 
-/* Consecutive query rows whose weights are looked at: an element of W is exp2(s - base_i) * weight_i, with base the row's
- * final maximum and weight 1 / its sum. A row of weight 0 is left out. */
+/* Consecutive query rows whose weights are looked at: an element of W is exp2(s - base_i) * weight_i, with base an even
+ * integer and weight at most 1: the row's final maximum and 1 / its sum, a power of two brought from one to the other
+ * where need be. A row of weight 0 is left out. Columns are of grains: rows [g grain, (g + 1) grain) of a call. */
 typedef struct lsp_look_rows {
-    int64_t rows;
-    const void *q; /* packed by pack_queries */
+    int64_t rows, grain;
+    const void *q;      /* packed by pack_queries */
+    const double *norm; /* [rows] by query_norms */
     const lsp_sight *sight;
     const void *base, *weight; /* [rows], result type */
     const int64_t *first_key;  /* [rows] of LSP_MAP_FIRST */
@@ -115,7 +117,8 @@ typedef struct lsp_look_rows {
                      sum w (s - base), base-2 units */
 } lsp_look_rows;
 
-/* Of the weights of one call's rows, [tile_keys] each in the result type: sums, one row after the other, and maxima. */
+/* Of the weights of each of a call's grains, [grains][tile_keys] in the result type: sums, one row after the other, and
+ * maxima. */
 typedef struct lsp_look_columns {
     void *sum, *most;
 } lsp_look_columns;
@@ -190,10 +193,11 @@ typedef struct lsp_kernel {
 
     /* Looks at the weights of rows over one tile: sets the columns, adds to the rows' sums, offers links. Needs the scratch
      * of attend. NULL for bf16. A row's sums depend on its own q, sight, base and weight and on the tile alone; a column's
-     * on the call's rows in their order. AVX2 and AVX-512 give the same bits. */
+     * on the grain's rows in their order. AVX2 and AVX-512 give the same bits. */
     void (*look)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                  const lsp_look_rows *rows, const lsp_look_columns *columns, lsp_links *links, void *scratch);
-    /* Adds columns [begin, end) of a tile, rounded to multiples of 1 / scale, to pixels. NULL for bf16. */
+    /* Adds columns [begin, end) of a tile and a grain, rounded to multiples of 1 / scale, to pixels: scale is a power of
+     * two, and a sum times scale below 2^51. NULL for bf16. */
     void (*pool)(const lsp_look_columns *columns, int64_t begin, int64_t end, double scale,
                  const lsp_look_pixels *pixels);
 

@@ -9,6 +9,7 @@
 #include "kernel/finish.h"
 #include "kernel/fold.h"
 #include "kernel/pack.h"
+#include "kernel/pool.h"
 #include "kernel/select.h"
 #include "kernel/sum_values.h"
 #include "kernel/tile_map.h"

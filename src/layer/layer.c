@@ -197,25 +197,32 @@ static lsp_status check_memory(lsp_layer *layer, const lsp_layer_weights *weight
 
 /* ---- life ---------------------------------------------------------------------------------------- */
 
-/* Between home, as runs of all heads, and the plan's runs; back: the other way. */
-static lsp_status make_exchange(lsp_layer *layer, const lsp_layer_line *line, int64_t heads,
-                                lsp_operand operand, bool back, lsp_exchange **out)
+/* Home as runs of all heads (lsp_memory_free); NULL: no memory. */
+static lsp_run *list_home(const lsp_layer_line *line, int64_t heads, int64_t *count)
 {
-    const lsp_run *planned = NULL;
-    int64_t planned_count = 0, rows = 0, count = line->run_count * heads;
-    lsp_run *home = lsp_memory_alloc(count, sizeof *home);
-    lsp_status status = lsp_attention_runs(layer->plan, operand, &planned, &planned_count, &rows);
-    if (!home)
-        status =
-            lsp_context_fail(layer->ctx, LSP_ERR_LIMIT, "not enough memory for the layer's lists of rows");
-    for (int64_t i = 0; home && i < count; i++) {
+    *count = line->run_count * heads;
+    lsp_run *home = lsp_memory_alloc(*count, sizeof *home);
+    for (int64_t i = 0; home && i < *count; i++) {
         home[i] = line->runs[i / heads];
         home[i].head = i % heads;
     }
+    return home;
+}
+
+/* Between home and other runs; back: the other way. */
+static lsp_status make_exchange(lsp_layer *layer, const lsp_layer_line *line, int64_t heads,
+                                const lsp_run *runs, int64_t run_count, bool back, lsp_exchange **out)
+{
+    int64_t count = 0;
+    lsp_run *home = list_home(line, heads, &count);
+    lsp_status status = LSP_OK;
+    if (!home)
+        status =
+            lsp_context_fail(layer->ctx, LSP_ERR_LIMIT, "not enough memory for the layer's lists of rows");
     status = lsp_context_agree(layer->ctx, status);
     if (status == LSP_OK)
-        status = back ? lsp_exchange_create(layer->ctx, planned, planned_count, home, count, out)
-                      : lsp_exchange_create(layer->ctx, home, count, planned, planned_count, out);
+        status = back ? lsp_exchange_create(layer->ctx, runs, run_count, home, count, out)
+                      : lsp_exchange_create(layer->ctx, home, count, runs, run_count, out);
     lsp_memory_free(home);
     return status;
 }
@@ -227,11 +234,18 @@ static lsp_status plan_attention(lsp_layer *layer)
     a->q_type = a->k_type = a->v_type = layer->type;
     lsp_status status = lsp_attention_create(ctx, a, &layer->plan);
     if (status != LSP_OK) return status;
-    status = make_exchange(layer, &layer->x, a->heads, LSP_QUERIES, false, &layer->query_exchange);
+    const lsp_run *queries = NULL, *keys = NULL;
+    int64_t query_count = 0, key_count = 0, rows = 0;
+    status = lsp_attention_runs(layer->plan, LSP_QUERIES, &queries, &query_count, &rows);
+    if (status == LSP_OK) status = lsp_attention_runs(layer->plan, LSP_KEYS, &keys, &key_count, &rows);
     if (status == LSP_OK)
-        status = make_exchange(layer, &layer->x, a->heads, LSP_QUERIES, true, &layer->out_exchange);
+        status =
+            make_exchange(layer, &layer->x, a->heads, queries, query_count, false, &layer->query_exchange);
     if (status == LSP_OK)
-        status = make_exchange(layer, keys_of(layer), a->kv_heads, LSP_KEYS, false, &layer->key_exchange);
+        status = make_exchange(layer, &layer->x, a->heads, queries, query_count, true, &layer->out_exchange);
+    if (status == LSP_OK)
+        status =
+            make_exchange(layer, keys_of(layer), a->kv_heads, keys, key_count, false, &layer->key_exchange);
     if (status != LSP_OK) return status;
     layer->query_same = lsp_exchange_is_none(layer->query_exchange);
     layer->key_same = lsp_exchange_is_none(layer->key_exchange);
@@ -407,6 +421,36 @@ lsp_status lsp_layer_execute(lsp_layer *layer, const void *x, const void *contex
     if (status == LSP_OK) status = collect(layer, &own);
     if (status == LSP_OK) project_out(layer, y, &own);
     own.seconds_total = lsp_clock() - begin;
+    if (stats) *stats = own;
+    return status;
+}
+
+/* One role's rows from home to where they are wanted. */
+static lsp_status bring(lsp_layer *layer, lsp_layer_role role, const lsp_layer_target *to)
+{
+    const lsp_attention_desc *a = &layer->desc.attention;
+    bool query = role == LSP_LAYER_Q;
+    lsp_exchange *exchange = NULL;
+    lsp_status status =
+        make_exchange(layer, query ? &layer->x : keys_of(layer), query ? a->heads : a->kv_heads, to->runs,
+                      to->run_count, false, &exchange);
+    if (status == LSP_OK)
+        status = lsp_exchange_rows(exchange, a->d_k * (int64_t)lsp_dtype_size(layer->type),
+                                   layer->at_home[role], to->rows);
+    lsp_exchange_destroy(&exchange);
+    return status;
+}
+
+lsp_status lsp_layer_project(lsp_layer *layer, const void *x, const void *context, const lsp_layer_target *q,
+                             const lsp_layer_target *k, lsp_layer_stats *stats)
+{
+    double begin = lsp_clock();
+    lsp_layer_stats own = {0};
+    project_in(layer, x, context, &own);
+    lsp_status status = bring(layer, LSP_LAYER_Q, q);
+    if (status == LSP_OK) status = bring(layer, LSP_LAYER_K, k);
+    own.seconds_total = lsp_clock() - begin;
+    own.seconds_exchange = own.seconds_total - own.seconds_project;
     if (stats) *stats = own;
     return status;
 }

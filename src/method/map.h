@@ -19,7 +19,10 @@ typedef struct lsp_map_layout {
 /* Local. For a description whose part and options are valid. */
 lsp_map_layout lsp_map_layout_make(const lsp_attention_desc *desc, const lsp_map_options *options);
 
-/* What a thread works in: columns of a tile, and the pixels of one line of the picture that the tile meets. */
+/* Local. Grains that are looked at together. */
+int64_t lsp_map_grains(const lsp_kernel *kernel, const lsp_map_layout *layout);
+
+/* What a thread works in: columns of a tile for each of these, and the pixels of one line of the picture that the tile meets. */
 typedef struct lsp_map_room {
     lsp_look_columns columns;
     int64_t *mass, *sums, *first_key;
@@ -28,7 +31,8 @@ typedef struct lsp_map_room {
     int64_t line, first, count; /* the line at hand (-1: none), and its pixels */
 } lsp_map_room;
 
-/* The plan's own state. After an execution: sums, maxima and links of this rank's rows alone. */
+/* The plan's own state. After an execution: sums, maxima and links of this rank's rows alone; whoever adds them up over
+ * ranks may do it here. */
 typedef struct lsp_map_state {
     lsp_map_layout layout;
     /* Of rows: */
@@ -38,6 +42,7 @@ typedef struct lsp_map_state {
     /* Of matrices: */
     int64_t *mass, *pixels; /* [matrices][keys], [matrices][pixels] in fixed point */
     double *peaks;          /* [matrices][pixels] */
+    bool *begun;            /* [matrices][pixel_rows] whether the line's pixels hold something */
     lsp_link *links;        /* [threads][matrices][options.links] */
     void *locks;            /* [matrices] */
     lsp_map_room *rooms;    /* [threads] */

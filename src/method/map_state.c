@@ -33,6 +33,13 @@ lsp_map_layout lsp_map_layout_make(const lsp_attention_desc *d, const lsp_map_op
     return layout;
 }
 
+int64_t lsp_map_grains(const lsp_kernel *kernel, const lsp_map_layout *layout)
+{
+    int64_t grains = 1;
+    while (grains < kernel->row_tile && grains * layout->grain % kernel->row_tile != 0) grains++;
+    return grains;
+}
+
 /* ---- memory -------------------------------------------------------------------------------------- */
 
 static int64_t pixel_count(const lsp_map_layout *layout)
@@ -51,9 +58,8 @@ int64_t lsp_map_matrix_bytes(const lsp_problem *problem, int threads)
 {
     const lsp_map_layout *layout = problem->options;
     int64_t links = layout->options.links * (int64_t)sizeof(lsp_link);
-    /* Twice where the sum over ranks stands beside what a rank has. */
-    return 2 * (layout->shape.keys * (int64_t)sizeof(int64_t) +
-                pixel_count(layout) * (int64_t)(sizeof(int64_t) + sizeof(double)) + links) +
+    return layout->shape.keys * (int64_t)sizeof(int64_t) +
+           pixel_count(layout) * (int64_t)(sizeof(int64_t) + sizeof(double)) + 2 * links +
            threads * (links + (int64_t)sizeof(lsp_links)) + (int64_t)sizeof(omp_lock_t);
 }
 
@@ -61,7 +67,9 @@ static bool make_room(const lsp_attention *plan, const lsp_map_state *map, int t
 {
     int64_t keys = plan->shape.tile_keys, links = map->layout.options.links;
     size_t element = lsp_dtype_size(lsp_dtype_result(plan->problem.desc.compute));
-    room->columns = (lsp_look_columns){lsp_memory_alloc(keys, element), lsp_memory_alloc(keys, element)};
+    int64_t columns = keys * lsp_map_grains(plan->kernel, &map->layout);
+    room->columns =
+        (lsp_look_columns){lsp_memory_alloc(columns, element), lsp_memory_alloc(columns, element)};
     room->mass = lsp_memory_zalloc(keys, sizeof *room->mass);
     room->sums = lsp_memory_zalloc(keys + 1, sizeof *room->sums);
     room->peaks = lsp_memory_zalloc(keys + 1, sizeof *room->peaks);
@@ -90,13 +98,15 @@ static bool allocate(lsp_attention *plan, lsp_map_state *map)
     map->mass = lsp_memory_alloc(matrices * map->layout.shape.keys, sizeof *map->mass);
     map->pixels = lsp_memory_alloc(matrices * pixels, sizeof *map->pixels);
     map->peaks = lsp_memory_alloc(matrices * pixels, sizeof *map->peaks);
+    map->begun = lsp_memory_alloc(matrices * map->layout.shape.pixel_rows, sizeof *map->begun);
     map->links = lsp_memory_alloc(links, sizeof *map->links);
     map->rooms = lsp_memory_zalloc(threads, sizeof *map->rooms);
     omp_lock_t *locks = lsp_memory_alloc(matrices, sizeof *locks);
     for (int64_t m = 0; locks && m < matrices; m++) omp_init_lock(&locks[m]);
     map->locks = locks;
     bool ok = plan->max && plan->sum && map->recent.max && map->recent.sum && map->lse && map->figures &&
-              map->sums && map->mass && map->pixels && map->peaks && map->links && map->rooms && locks;
+              map->sums && map->mass && map->pixels && map->peaks && map->begun && map->links && map->rooms &&
+              locks;
     for (int t = 0; ok && t < threads; t++) ok = make_room(plan, map, t, &map->rooms[t]);
     return ok;
 }
@@ -129,8 +139,8 @@ void lsp_map_release(lsp_attention *plan)
     }
     omp_lock_t *locks = map->locks;
     for (int64_t m = 0; locks && m < plan->matrix_count; m++) omp_destroy_lock(&locks[m]);
-    void *const owned[] = {map->recent.max, map->recent.sum, map->lse,   map->figures, map->sums, map->mass,
-                           map->pixels,     map->peaks,      map->links, map->rooms,   locks};
+    void *const owned[] = {map->begun, map->recent.max, map->recent.sum, map->lse,   map->figures, map->sums,
+                           map->mass,  map->pixels,     map->peaks,      map->links, map->rooms,   locks};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
     lsp_memory_free(map);
     plan->own = NULL;

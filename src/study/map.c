@@ -60,21 +60,46 @@ static lsp_status check_same(lsp_context *ctx, const lsp_map_options *o)
     return lsp_context_fail(ctx, LSP_ERR_USAGE, "the ranks were given different options of the map");
 }
 
+/* Which matrix of this rank's plan head i of all batches is; -1: none. */
+static int64_t matrix_of(const lsp_map *map, int64_t i)
+{
+    const lsp_attention *plan = map->plan;
+    for (int64_t m = 0; plan->rows > 0 && m < plan->matrix_count; m++)
+        if (plan->matrices[m].batch * desc_of(map)->heads + plan->matrices[m].head == i) return m;
+    return -1;
+}
+
+/* Sums in fixed point give way to the same in double, for which they have the room. */
+static double *as_doubles(int64_t *fixed)
+{
+    _Static_assert(sizeof(int64_t) == sizeof(double), "fixed-point numbers give way to doubles");
+    return (double *)(void *)fixed;
+}
+
+static bool make_whole(const lsp_map *map, lsp_map_whole *w)
+{
+    const lsp_map_shape *s = &map->layout.shape;
+    const lsp_map_state *state = map->plan->own;
+    int64_t pixels = s->pixel_rows * s->pixel_keys;
+    bool has = w->matrix >= 0;
+    w->sum = has ? as_doubles(state->pixels + w->matrix * pixels) : lsp_memory_alloc(pixels, sizeof *w->sum);
+    w->max = has ? state->peaks + w->matrix * pixels : lsp_memory_alloc(pixels, sizeof *w->max);
+    w->mass =
+        has ? as_doubles(state->mass + w->matrix * s->keys) : lsp_memory_alloc(s->keys, sizeof *w->mass);
+    w->pooled = lsp_memory_alloc(LSP_MAP_FIGURES * s->pixel_rows, sizeof *w->pooled);
+    w->links = lsp_memory_alloc(map->layout.options.links, sizeof *w->links);
+    return w->sum && w->max && w->mass && w->pooled && w->links;
+}
+
 static lsp_status make_wholes(lsp_map *map)
 {
     const lsp_attention_desc *d = desc_of(map);
-    const lsp_map_shape *s = &map->layout.shape;
-    int64_t heads = d->batch * d->heads, pixels = s->pixel_rows * s->pixel_keys;
+    int64_t heads = d->batch * d->heads;
     map->wholes = lsp_memory_zalloc(heads, sizeof *map->wholes);
     bool ok = map->wholes != NULL;
     for (int64_t i = 0; ok && i < heads; i++) {
-        lsp_map_whole *w = &map->wholes[i];
-        w->sum = lsp_memory_alloc(pixels, sizeof *w->sum);
-        w->max = lsp_memory_alloc(pixels, sizeof *w->max);
-        w->mass = lsp_memory_alloc(s->keys, sizeof *w->mass);
-        w->pooled = lsp_memory_alloc(LSP_MAP_FIGURES * s->pixel_rows, sizeof *w->pooled);
-        w->links = lsp_memory_alloc(map->layout.options.links, sizeof *w->links);
-        ok = w->sum && w->max && w->mass && w->pooled && w->links;
+        map->wholes[i].matrix = matrix_of(map, i);
+        ok = make_whole(map, &map->wholes[i]);
     }
     return ok ? LSP_OK
               : lsp_context_fail(
@@ -116,8 +141,9 @@ lsp_status lsp_map_destroy(lsp_map **out)
     int64_t heads = map->wholes ? desc_of(map)->batch * desc_of(map)->heads : 0;
     for (int64_t i = 0; i < heads; i++) {
         lsp_map_whole *w = &map->wholes[i];
-        void *const owned[] = {w->sum, w->max, w->mass, w->pooled, w->links};
-        for (size_t a = 0; a < sizeof owned / sizeof *owned; a++) lsp_memory_free(owned[a]);
+        void *const owned[] = {w->pooled, w->links, w->sum, w->max, w->mass};
+        for (size_t a = 0; a < (w->matrix < 0 ? sizeof owned / sizeof *owned : 2); a++)
+            lsp_memory_free(owned[a]);
     }
     lsp_memory_free(map->wholes);
     (void)lsp_attention_destroy(&map->plan);
@@ -252,42 +278,35 @@ static lsp_status find_links(lsp_map *map, int64_t matrix, lsp_map_whole *w)
 
 /* ---- one head over all ranks ---------------------------------------------------------------------- */
 
-/* Fixed-point numbers of this rank (NULL: none) to the sum over ranks in double: both take 8 bytes. */
-static lsp_status sum_fixed(lsp_map *map, const int64_t *mine, int64_t count, double *to)
+/* Fixed-point numbers of this rank to the sum over ranks in double, in their place. */
+static lsp_status sum_fixed(lsp_map *map, double *numbers, int64_t count)
 {
-    int64_t *fixed = (int64_t *)(void *)to;
-    _Static_assert(sizeof(int64_t) == sizeof(double), "fixed-point numbers give way to doubles");
-    if (mine)
-        memcpy(to, mine, (size_t)count * sizeof *mine);
-    else
-        memset(to, 0, (size_t)count * sizeof *to);
-    lsp_status status = lsp_context_sum_many_i64(map->ctx, fixed, count);
+    lsp_status status = lsp_context_sum_many_i64(map->ctx, (int64_t *)(void *)numbers, count);
+    double scale = 1 / map->layout.unit; /* a power of two */
     for (int64_t i = 0; i < count; i++) {
         int64_t sum;
-        memcpy(&sum, &to[i], sizeof sum);
-        to[i] = (double)sum / map->layout.unit;
+        memcpy(&sum, &numbers[i], sizeof sum);
+        numbers[i] = (double)sum * scale;
     }
     return status;
 }
 
-static lsp_status sum_head(lsp_map *map, int64_t matrix, lsp_map_whole *w)
+static lsp_status sum_head(lsp_map *map, lsp_map_whole *w)
 {
-    const lsp_map_state *state = map->plan->own;
     const lsp_map_shape *s = &map->layout.shape;
     int64_t pixels = s->pixel_rows * s->pixel_keys;
-    bool has = matrix >= 0;
     w->head = (lsp_map_head){.sum = w->sum, .max = w->max, .column_mass = w->mass};
-    lsp_status status = sum_fixed(map, has ? state->pixels + matrix * pixels : NULL, pixels, w->sum);
-    if (status == LSP_OK)
-        status = sum_fixed(map, has ? state->mass + matrix * s->keys : NULL, s->keys, w->mass);
-    if (has)
-        memcpy(w->max, state->peaks + matrix * pixels, (size_t)pixels * sizeof *w->max);
-    else
+    if (w->matrix < 0) {
+        memset(w->sum, 0, (size_t)pixels * sizeof *w->sum);
         memset(w->max, 0, (size_t)pixels * sizeof *w->max);
+        memset(w->mass, 0, (size_t)s->keys * sizeof *w->mass);
+    }
+    lsp_status status = sum_fixed(map, w->sum, pixels);
+    if (status == LSP_OK) status = sum_fixed(map, w->mass, s->keys);
     if (status == LSP_OK) status = lsp_context_max_many_f64(map->ctx, w->max, pixels);
     status = lsp_context_agree(map->ctx, status);
-    if (status == LSP_OK) status = sum_figures(map, matrix, w);
-    return status == LSP_OK ? find_links(map, matrix, w) : status;
+    if (status == LSP_OK) status = sum_figures(map, w->matrix, w);
+    return status == LSP_OK ? find_links(map, w->matrix, w) : status;
 }
 
 lsp_status lsp_map_execute(lsp_map *map, const void *q, const void *k, lsp_attention_stats *stats)
@@ -296,12 +315,8 @@ lsp_status lsp_map_execute(lsp_map *map, const void *q, const void *k, lsp_atten
     lsp_attention_stats own;
     map->done = false;
     lsp_status status = lsp_attention_execute(map->plan, q, k, NULL, NULL, NULL, stats ? stats : &own);
-    for (int64_t i = 0; status == LSP_OK && i < d->batch * d->heads; i++) {
-        int64_t matrix = -1;
-        for (int64_t m = 0; map->plan->rows > 0 && m < map->plan->matrix_count; m++)
-            if (map->plan->matrices[m].batch * d->heads + map->plan->matrices[m].head == i) matrix = m;
-        status = sum_head(map, matrix, &map->wholes[i]);
-    }
+    for (int64_t i = 0; status == LSP_OK && i < d->batch * d->heads; i++)
+        status = sum_head(map, &map->wholes[i]);
     map->done = status == LSP_OK;
     return status;
 }

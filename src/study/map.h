@@ -6,7 +6,10 @@
 
 /* One head over all ranks. */
 typedef struct lsp_map_whole {
-    double *sum, *max, *mass, *pooled; /* [pixels], [pixels], [keys], [LSP_MAP_FIGURES][pixel_rows] */
+    int64_t matrix; /* of this rank's plan; -1: none */
+    /* [pixels], [pixels], [keys]: the plan's own where it has the head, which are added up in place. */
+    double *sum, *max, *mass;
+    double *pooled; /* [LSP_MAP_FIGURES][pixel_rows] */
     lsp_link *links;
     lsp_map_head head;
 } lsp_map_whole;

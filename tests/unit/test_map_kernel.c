@@ -4,21 +4,50 @@
 
 enum { ROWS = 23, WIDTH = 40, KEYS = 470, LINKS = 30 };
 
+/* How rows are looked at. */
+typedef struct look_way {
+    int64_t away; /* rows stand so many keys before the tile's first key */
+    double softcap;
+    int64_t grain; /* 0: all rows */
+    bool apart;    /* a call for each grain */
+    bool memory;   /* keys are said to have no bound, so that nothing stays in registers */
+} look_way;
+
 /* What one call says of a tile. */
 typedef struct look_result {
     lsp_tile_shape shape;
+    int64_t grains;
     char *sum, *most;
     double sums[ROWS][LSP_MAP_FIGURES];
     lsp_link items[LINKS];
     lsp_links links;
 } look_result;
 
-/* Rows stand `away` keys before the tile's first key; every fourth is left out. Maxima and sums come from attend. */
-static look_result look_at(const lsp_kernel *kernel, const kernel_case *c, int64_t away, double softcap)
+static void look_over(const lsp_kernel *kernel, const lsp_look_rows *all, const look_way *way,
+                      const lsp_score_rule *rule, const lsp_key_tile *tile, look_result *r, void *scratch)
+{
+    size_t element = lsp_dtype_size(kernel->compute), packed = (size_t)kernel->packed_bytes;
+    for (int64_t at = 0, count; at < all->rows; at += count) {
+        size_t skip = (size_t)(at / all->grain * r->shape.tile_keys) * element;
+        lsp_look_rows look = *all;
+        lsp_look_columns columns = {r->sum + skip, r->most + skip};
+        count = way->apart && all->grain < all->rows - at ? all->grain : all->rows - at;
+        look.rows = count;
+        look.q = (const char *)all->q + (size_t)(at * r->shape.k_depth) * packed;
+        look.base = (const char *)all->base + (size_t)at * element;
+        look.weight = (const char *)all->weight + (size_t)at * element;
+        look.norm += at, look.sight += at, look.first_key += at, look.number += at;
+        look.sums += at * LSP_MAP_FIGURES;
+        kernel->look(&r->shape, rule, tile, &look, &columns, &r->links, scratch);
+    }
+}
+
+/* Every fourth row is left out. Maxima and sums come from attend. */
+static look_result look_at(const lsp_kernel *kernel, const kernel_case *c, look_way way)
 {
     look_result r = {.shape = kernel->shape(c->d_k, c->d_v), .links = {LINKS, 0, NULL}};
     size_t element = lsp_dtype_size(kernel->compute), packed = (size_t)kernel->packed_bytes;
-    lsp_score_rule rule = {softcap * LOG2_E, 0, c->scale * LOG2_E};
+    lsp_score_rule rule = {way.softcap * LOG2_E, 0, c->scale * LOG2_E};
     char *q = lsp_memory_alloc(c->n * r.shape.k_depth, packed);
     char *k = lsp_memory_alloc(r.shape.tile_keys * r.shape.k_depth, packed);
     char *v = lsp_memory_zalloc(r.shape.tile_keys * r.shape.v_stride, packed);
@@ -27,8 +56,10 @@ static look_result look_at(const lsp_kernel *kernel, const kernel_case *c, int64
     double *norm = lsp_memory_alloc(c->n, sizeof *norm);
     int64_t first_key[ROWS];
     void *scratch = lsp_memory_alloc(1, kernel->scratch_bytes(&r.shape));
-    r.sum = lsp_memory_alloc(r.shape.tile_keys, element),
-    r.most = lsp_memory_alloc(r.shape.tile_keys, element);
+    int64_t grain = way.grain > 0 ? way.grain : c->n;
+    r.grains = (c->n + grain - 1) / grain;
+    r.sum = lsp_memory_alloc(r.grains * r.shape.tile_keys, element),
+    r.most = lsp_memory_alloc(r.grains * r.shape.tile_keys, element);
     uint64_t mode = lsp_fpmode_enter();
     kernel->pack_queries(c->d_k, c->q, LSP_F32, c->n, c->scale * LOG2_E, q);
     kernel->query_norms(c->d_k, c->n, q, norm);
@@ -36,7 +67,7 @@ static look_result look_at(const lsp_kernel *kernel, const kernel_case *c, int64
     for (int64_t i = 0; i < c->n; i++) {
         double low = -INFINITY;
         lsp_convert_store(kernel->compute, &low, 1, max, i);
-        c->sight[i].position = -away;
+        c->sight[i].position = -way.away;
         first_key[i] = i % 3 == 0 ? 100 : -1;
     }
     lsp_key_tile tile = {.k = k, .v = v, .k_norm = k_norm};
@@ -51,10 +82,10 @@ static look_result look_at(const lsp_kernel *kernel, const kernel_case *c, int64
         lsp_convert_store(kernel->compute, &base, 1, max, i);
         lsp_convert_store(kernel->compute, &weight, 1, sum, i);
     }
-    lsp_look_rows look = {c->n, q, c->sight, max, sum, first_key, 1000, &r.sums[0][0]};
-    lsp_look_columns columns = {r.sum, r.most};
+    lsp_look_rows look = {c->n, grain, q, norm, c->sight, max, sum, first_key, 1000, &r.sums[0][0]};
     r.links.items = r.items;
-    kernel->look(&r.shape, &rule, &tile, &look, &columns, &r.links, scratch);
+    if (way.memory) tile.k_norm = INFINITY;
+    look_over(kernel, &look, &way, &rule, &tile, &r, scratch);
     lsp_fpmode_leave(mode);
     void *const owned[] = {q, k, v, out, max, sum, norm, scratch};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) lsp_memory_free(owned[i]);
@@ -85,7 +116,7 @@ static double weight_of(const kernel_case *c, int64_t i, int64_t j, double softc
 
 static void check_definition(const lsp_kernel *kernel, kernel_case *c, int64_t away, double softcap)
 {
-    look_result r = look_at(kernel, c, away, softcap);
+    look_result r = look_at(kernel, c, (look_way){.away = away, .softcap = softcap});
     double limit = kernel->compute == LSP_F64 ? 1e-12 : 2e-6, entropy = 0, most_of_all = 0;
     for (int64_t j = 0; j < r.shape.tile_keys; j++) {
         double sum = 0, most = 0, got_sum, got_most;
@@ -144,32 +175,54 @@ static void weights_are_those_of_the_definition(void **state)
     case_free(&c);
 }
 
-static void check_equal(const look_result *a, const look_result *b, size_t element, bool places)
+static void check_equal(const look_result *a, const look_result *b, size_t element)
 {
-    assert_memory_equal(a->sum, b->sum, (size_t)a->shape.tile_keys * element);
-    assert_memory_equal(a->most, b->most, (size_t)a->shape.tile_keys * element);
-    for (int64_t i = 0; i < ROWS; i++)
-        for (int f = 0; f < LSP_MAP_FIGURES; f++)
-            if (places || f == LSP_MAP_ENTROPY || f == LSP_MAP_FIRST)
-                assert_memory_equal(&a->sums[i][f], &b->sums[i][f], sizeof(double));
-    assert_memory_equal(a->items, b->items, sizeof a->items);
+    assert_int_equal(a->grains, b->grains);
+    assert_memory_equal(a->sum, b->sum, (size_t)(a->grains * a->shape.tile_keys) * element);
+    assert_memory_equal(a->most, b->most, (size_t)(a->grains * a->shape.tile_keys) * element);
+    assert_memory_equal(a->sums, b->sums, sizeof a->sums);
+    assert_int_equal(a->links.count, b->links.count);
 }
 
-/* Rows whose positions lie in the tile go through memory. */
+/* Both ways of looking give the same bits, to rows that stand far from the tile and to those within it. */
+static void compare_ways(look_way one, look_way other)
+{
+    const lsp_dtype types[] = {LSP_F32, LSP_F64};
+    const int64_t places[] = {100000, -100000, 60, -250};
+    kernel_case c = case_make(ROWS, 512, WIDTH, WIDTH, 5);
+    for (int seen = 0; seen < 2; seen++) {
+        if (seen) case_random_sights(&c, 11);
+        for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++)
+            for (int i = 0; i < 8; i++) {
+                const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, types[i / 4]);
+                if (!kernel) continue;
+                one.away = other.away = places[i % 4];
+                look_result a = look_at(kernel, &c, one), b = look_at(kernel, &c, other);
+                check_equal(&a, &b, lsp_dtype_size(types[i / 4]));
+                for (int l = 0; l < a.links.count; l++) {
+                    bool found = false;
+                    for (int m = 0; m < b.links.count; m++)
+                        found = found || memcmp(&a.items[l], &b.items[m], sizeof(lsp_link)) == 0;
+                    assert_true(found);
+                }
+                drop(&a), drop(&b);
+            }
+    }
+    case_free(&c);
+}
+
 static void registers_and_memory_give_the_same_bits(void **state)
 {
     (void)state;
-    kernel_case c = case_make(ROWS, 512, WIDTH, WIDTH, 5);
-    const lsp_dtype types[] = {LSP_F32, LSP_F64};
-    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++)
-        for (int t = 0; t < 2; t++) {
-            const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, types[t]);
-            if (!kernel) continue;
-            look_result far = look_at(kernel, &c, 100000, 0), near = look_at(kernel, &c, -250, 0);
-            check_equal(&far, &near, lsp_dtype_size(types[t]), false);
-            drop(&far), drop(&near);
-        }
-    case_free(&c);
+    compare_ways((look_way){.grain = 8}, (look_way){.grain = 8, .memory = true});
+}
+
+/* Groups of rows take no notice of grains. */
+static void grains_together_are_grains_apart(void **state)
+{
+    (void)state;
+    for (int64_t grain = 1; grain < ROWS; grain = 3 * grain + 1)
+        compare_ways((look_way){.grain = grain}, (look_way){.grain = grain, .apart = true});
 }
 
 static void vectors_of_all_widths_give_the_same_bits(void **state)
@@ -183,8 +236,10 @@ static void vectors_of_all_widths_give_the_same_bits(void **state)
             const lsp_kernel *narrow = lsp_kernel_get(LSP_ISA_AVX2, types[t]),
                              *wide = lsp_kernel_get(LSP_ISA_AVX512, types[t]);
             if (!narrow || !wide) continue;
-            look_result a = look_at(narrow, &c, -300, 0), b = look_at(wide, &c, -300, 0);
-            check_equal(&a, &b, lsp_dtype_size(types[t]), true);
+            look_way way = {.away = -300, .grain = 5};
+            look_result a = look_at(narrow, &c, way), b = look_at(wide, &c, way);
+            check_equal(&a, &b, lsp_dtype_size(types[t]));
+            assert_memory_equal(a.items, b.items, sizeof a.items);
             drop(&a), drop(&b);
         }
     }
@@ -246,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_are_those_of_the_definition),
         cmocka_unit_test(registers_and_memory_give_the_same_bits),
+        cmocka_unit_test(grains_together_are_grains_apart),
         cmocka_unit_test(vectors_of_all_widths_give_the_same_bits),
         cmocka_unit_test(pixels_take_all_mass),
         cmocka_unit_test(links_keep_the_strongest),
