@@ -51,8 +51,8 @@ int lsp_context_failed_rank(const lsp_context *ctx);
 lsp_context_layout lsp_context_get_layout(const lsp_context *ctx);
 
 /* Collective. Gives every rank the same verdict: the worst code of all ranks, with the text of the
- * lowest rank that failed with it. Pass LSP_OK on ranks that have not failed. For programs that do
- * work of their own between calls; the library ends its own phases with it. */
+ * lowest rank that failed with it (LSP_OK: none here). For programs with work of their own between calls. Once this
+ * rank alone has failed with LSP_ERR_RANK, it and all collective calls return that at once: call MPI_Abort. */
 lsp_status lsp_context_agree(lsp_context *ctx, lsp_status mine);
 
 /* Local. Records a failure in the context (printf-style) and returns `code`. */

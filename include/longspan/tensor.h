@@ -161,6 +161,11 @@ lsp_status lsp_file_attribute_text(lsp_context *ctx, const char *file, const cha
 /* Local. Version of the HDF5 library in use, as "1.10.8". Static storage. */
 const char *lsp_hdf5_version(void);
 
+/* Local. Whether HDF5 has failed to close a file that was written in this process, in its last write of all. HDF5 (1.10 to
+ * 1.14) then ends the program with a signal when it cleans up, and MPI_Finalize makes it do so: end the process with
+ * _exit. */
+bool lsp_output_is_unclosed(void);
+
 #ifdef __cplusplus
 }
 #endif

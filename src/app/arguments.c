@@ -97,7 +97,8 @@ static lsp_status share_deck(lsp_app *app, int rank, char **text, lsp_error *err
     if (rank != 0) *text = lsp_memory_zalloc(head.length + 1, 1);
     int missing = *text == NULL;
     int any = 0;
-    if (MPI_Allreduce(&missing, &any, 1, MPI_INT, MPI_MAX, app->comm) != MPI_SUCCESS || any) {
+    lsp_collect_check(app->comm, MPI_Allreduce(&missing, &any, 1, MPI_INT, MPI_MAX, app->comm));
+    if (any) {
         return lsp_error_set(error, LSP_ERR_LIMIT, "no memory for the deck %s", app->operand);
     }
     lsp_collect_broadcast(app->comm, *text, head.length);
@@ -134,7 +135,7 @@ static lsp_status take_deck(lsp_app *app, int rank, lsp_error *error)
 lsp_status lsp_arguments_take(lsp_app *app, int argc, char **argv, lsp_error *error)
 {
     int rank = 0;
-    (void)MPI_Comm_rank(app->comm, &rank);
+    lsp_collect_check(app->comm, MPI_Comm_rank(app->comm, &rank));
     if (argc < 2) {
         return lsp_error_set(error, LSP_ERR_USAGE, "no command given; longspan --help lists them");
     }
@@ -145,8 +146,9 @@ lsp_status lsp_arguments_take(lsp_app *app, int argc, char **argv, lsp_error *er
                              lsp_command_nearest(argv[1]));
     }
     app->options = lsp_options_create();
-    if (!app->options) return lsp_error_set(error, LSP_ERR_LIMIT, "no memory for the options");
-    lsp_status status = LSP_OK;
+    lsp_status status =
+        app->options ? LSP_OK : lsp_error_set(error, LSP_ERR_LIMIT, "no memory for the options");
+    status = lsp_collect_agree(app->comm, rank, status, error);
     for (int i = 2; i < argc && status == LSP_OK; i++) {
         if (argv[i][0] != '-')
             status = take_operand(app, argv[i], error);
@@ -159,5 +161,5 @@ lsp_status lsp_arguments_take(lsp_app *app, int argc, char **argv, lsp_error *er
         status = is_compare(app, argv[i]) ? take_compare(app, argc, argv, &i, error)
                                           : take_option(app, argv[i], error);
     }
-    return status;
+    return lsp_collect_agree(app->comm, rank, status, error);
 }

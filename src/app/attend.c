@@ -190,7 +190,8 @@ static lsp_status report_run(attend_state *s)
     lsp_report_collect(app, report);
     if (app->layout.rank == 0) lsp_summary_print(app, report);
     lsp_status status = lsp_json_write(app, lsp_json_report(app, report));
-    if (app->layout.rank == 0) lsp_summary_verdict(report->verified ? &report->verify : NULL, report->output);
+    if (app->layout.rank == 0 && status == LSP_OK)
+        lsp_summary_verdict(report->verified ? &report->verify : NULL, report->output);
     if (status != LSP_OK || !report->verified || report->verify.passed) return status;
     const lsp_verify_result *v = &report->verify;
     return lsp_context_fail(

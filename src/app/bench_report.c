@@ -140,7 +140,7 @@ static void add_cell(cJSON *cells, const lsp_bench *b, const lsp_bench_cell *c)
 {
     const lsp_bench_result *r = &c->result;
     cJSON *cell = cJSON_CreateObject();
-    (void)cJSON_AddItemToArray(cells, cell);
+    lsp_json_add_item(cells, cell);
     add_place(cell, b, c);
     bool fma = c->limit == LSP_BENCH_FMA;
     static const char *const flops[] = {"flops",           "gflops",     "gflops_median",
@@ -174,7 +174,7 @@ static void add_machine(cJSON *json, const lsp_bench *b)
           *reads = cJSON_AddArrayToObject(json, "read_bandwidth");
     for (int64_t i = 0; i < b->peak_count; i++) {
         cJSON *peak = cJSON_CreateObject();
-        (void)cJSON_AddItemToArray(peaks, peak);
+        lsp_json_add_item(peaks, peak);
         (void)cJSON_AddStringToObject(peak, "isa", lsp_isa_name(b->peaks[i].isa));
         (void)cJSON_AddStringToObject(peak, "dtype", lsp_dtype_name(b->peaks[i].compute));
         (void)cJSON_AddNumberToObject(peak, "threads", (double)b->threads[b->peaks[i].place]);
@@ -182,7 +182,7 @@ static void add_machine(cJSON *json, const lsp_bench *b)
     }
     for (int p = 0; p < b->place_count; p++) {
         cJSON *read = cJSON_CreateObject();
-        (void)cJSON_AddItemToArray(reads, read);
+        lsp_json_add_item(reads, read);
         (void)cJSON_AddNumberToObject(read, "threads", (double)b->threads[p]);
         (void)cJSON_AddNumberToObject(read, "gbytes_per_second", b->bandwidths[p].bytes_per_second * 1e-9);
         (void)cJSON_AddNumberToObject(read, "array_bytes", (double)b->bandwidths[p].array_bytes);

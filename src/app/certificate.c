@@ -72,7 +72,7 @@ static void add_topk(cJSON *to, const lsp_topk_certificate *t)
         cJSON *entry = cJSON_CreateObject();
         lsp_json_add_number(entry, "below", below[bin]);
         lsp_json_add_number(entry, "rows", (double)t->histogram[bin]);
-        (void)cJSON_AddItemToArray(histogram, entry);
+        lsp_json_add_item(histogram, entry);
     }
 }
 

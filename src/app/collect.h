@@ -13,6 +13,12 @@ typedef struct lsp_statistic {
     int max_rank;
 } lsp_statistic;
 
+/* Local. Ends the run when an MPI code is none of success. */
+void lsp_collect_check(MPI_Comm comm, int mpi_code);
+
+/* Collective. The same as lsp_context_agree where there is no context yet: the worst status of all ranks, with its text. */
+lsp_status lsp_collect_agree(MPI_Comm comm, int rank, lsp_status mine, lsp_error *error);
+
 /* Collective. */
 void lsp_collect_statistics(lsp_app *app, const double *values, int count, lsp_statistic *statistics);
 int64_t lsp_collect_min_i64(lsp_app *app, int64_t value);

@@ -281,7 +281,7 @@ static void add_heads(cJSON *object, const lsp_compare_job *job, const lsp_compa
         if (item->result->method == LSP_METHOD_LOWRANK)
             lsp_lowrank_add_numbers(cJSON_AddObjectToObject(head, "certificate"), h->lowrank.rank,
                                     &h->lowrank.certificate, h->lowrank.out_error_bound);
-        (void)cJSON_AddItemToArray(list, head);
+        lsp_json_add_item(list, head);
     }
 }
 
@@ -309,7 +309,7 @@ static void add_item(cJSON *list, const lsp_compare_job *job, int64_t i)
     (void)cJSON_AddBoolToObject(object, "front", job->front[i]);
     lsp_json_add_verify(object, r->verified ? &r->verify : NULL);
     add_heads(object, job, item);
-    (void)cJSON_AddItemToArray(list, object);
+    lsp_json_add_item(list, object);
 }
 
 cJSON *lsp_compare_json(const lsp_compare_job *job)

@@ -25,7 +25,7 @@ void lsp_import_list(const lsp_foreign *file, const char *path)
 static void add_dims(cJSON *object, const int64_t *dims, int axes)
 {
     cJSON *shape = cJSON_AddArrayToObject(object, "shape");
-    for (int a = 0; a < axes; a++) (void)cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)dims[a]));
+    for (int a = 0; a < axes; a++) lsp_json_add_item(shape, cJSON_CreateNumber((double)dims[a]));
 }
 
 static void add_file(cJSON *files, const lsp_import_file *file)
@@ -40,9 +40,9 @@ static void add_file(cJSON *files, const lsp_import_file *file)
         (void)cJSON_AddStringToObject(one, "name", tensor.name);
         (void)cJSON_AddStringToObject(one, "type", tensor.type_name);
         add_dims(one, tensor.dims, tensor.axes);
-        (void)cJSON_AddItemToArray(tensors, one);
+        lsp_json_add_item(tensors, one);
     }
-    (void)cJSON_AddItemToArray(files, object);
+    lsp_json_add_item(files, object);
 }
 
 lsp_status lsp_import_report_list(lsp_import *import)
@@ -88,8 +88,8 @@ static void add_dataset(const lsp_import *import, cJSON *list, const lsp_import_
     lsp_json_add_checksum(object, "xxh64", dataset->checksum);
     cJSON *from = cJSON_AddArrayToObject(object, "from");
     for (int p = 0; p < dataset->part_count; p++)
-        (void)cJSON_AddItemToArray(from, cJSON_CreateString(origin(import, &dataset->parts[p])));
-    (void)cJSON_AddItemToArray(list, object);
+        lsp_json_add_item(from, cJSON_CreateString(origin(import, &dataset->parts[p])));
+    lsp_json_add_item(list, object);
 }
 
 /* ---- the layer -------------------------------------------------------------------------------------- */
@@ -113,8 +113,7 @@ static void add_left_out(const lsp_import *import, cJSON *list)
         for (int64_t i = 0; !import->files[f].array && i < lsp_foreign_count(import->files[f].file); i++) {
             const char *name = lsp_foreign_get(import->files[f].file, i).name;
             if (length > 0 && (strncmp(name, prefix, length) != 0 || name[length] != '.')) continue;
-            if (!is_taken(import, (lsp_import_ref){f, i}))
-                (void)cJSON_AddItemToArray(list, cJSON_CreateString(name));
+            if (!is_taken(import, (lsp_import_ref){f, i})) lsp_json_add_item(list, cJSON_CreateString(name));
         }
     }
 }

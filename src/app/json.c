@@ -2,6 +2,7 @@
 #include "app/certificate.h"
 #include "app/report.h"
 #include "app/whole_file.h"
+#include "base/memory.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -16,6 +17,32 @@ void lsp_json_add_number(cJSON *object, const char *name, double value)
     } else {
         (void)cJSON_AddNullToObject(object, name);
     }
+}
+
+/* cJSON leaves out what it has no memory for, and most of its callers cannot see it. */
+static bool starved;
+
+static void *json_alloc(size_t bytes)
+{
+    void *pointer = lsp_memory_alloc((int64_t)bytes, 1);
+    if (!pointer) starved = true;
+    return pointer;
+}
+
+void lsp_json_prepare(void)
+{
+    cJSON_Hooks hooks = {json_alloc, lsp_memory_free};
+    cJSON_InitHooks(&hooks);
+}
+
+bool lsp_json_starved(void)
+{
+    return starved;
+}
+
+void lsp_json_add_item(cJSON *array, cJSON *item)
+{
+    if (!cJSON_AddItemToArray(array, item)) cJSON_Delete(item);
 }
 
 cJSON *lsp_json_begin(const lsp_app *app)
@@ -163,9 +190,15 @@ static bool write_text(FILE *stream, const void *text)
 
 lsp_status lsp_json_write(lsp_app *app, cJSON *object)
 {
-    bool writes = *lsp_options_text(app->options, LSP_KEY_REPORT_JSON) && app->layout.rank == 0;
+    const char *file = lsp_options_text(app->options, LSP_KEY_REPORT_JSON);
+    bool writes = *file && app->layout.rank == 0;
     char *text = writes && object ? cJSON_Print(object) : NULL;
-    lsp_status status = lsp_whole_write(app, LSP_KEY_REPORT_JSON, "the report", write_text, text);
+    lsp_status status = LSP_OK;
+    if (writes && (!text || starved))
+        status = lsp_context_fail(app->ctx, LSP_ERR_LIMIT,
+                                  "no memory for the report %s; use more nodes, or fewer ranks a node", file);
+    status = lsp_context_agree(app->ctx, status);
+    if (status == LSP_OK) status = lsp_whole_write(app, LSP_KEY_REPORT_JSON, "the report", write_text, text);
     cJSON_free(text);
     cJSON_Delete(object);
     return status;

@@ -70,6 +70,6 @@ void lsp_lowrank_certificate_add_json(cJSON *to, const lsp_certificate *c)
         lsp_json_add_number(head, "values_norm", h->values_norm);
         (void)cJSON_AddBoolToObject(head, "tolerance_met", h->tolerance_met);
         lsp_json_add_number(head, "seconds", h->seconds);
-        (void)cJSON_AddItemToArray(heads, head);
+        lsp_json_add_item(heads, head);
     }
 }

@@ -71,7 +71,7 @@ static void add_numbers(cJSON *object, const char *name, const double *values, i
     for (int64_t i = 0; array && i < count; i++) {
         char text[32];
         (void)snprintf(text, sizeof text, "%.5g", values[i]);
-        (void)cJSON_AddItemToArray(array, isfinite(values[i]) ? cJSON_CreateRaw(text) : cJSON_CreateNull());
+        lsp_json_add_item(array, isfinite(values[i]) ? cJSON_CreateRaw(text) : cJSON_CreateNull());
     }
 }
 
@@ -95,7 +95,7 @@ static void add_mass(cJSON *object, const lsp_map_job *job, const lsp_map_head *
 static void add_word(cJSON *array, const lsp_labels *labels, int64_t i)
 {
     char room[LABEL_ROOM];
-    (void)cJSON_AddItemToArray(array, cJSON_CreateString(lsp_labels_short(labels, i, LABEL_WIDTH, room)));
+    lsp_json_add_item(array, cJSON_CreateString(lsp_labels_short(labels, i, LABEL_WIDTH, room)));
 }
 
 static bool has_labels(const lsp_map_job *job)
@@ -108,22 +108,22 @@ static void add_links(cJSON *object, const lsp_map_job *job, const lsp_map_head 
     cJSON *links = cJSON_AddArrayToObject(object, "links");
     for (int64_t i = 0; links && i < head->link_count && i < LINKS_MOST; i++) {
         cJSON *one = cJSON_CreateArray();
-        (void)cJSON_AddItemToArray(one, cJSON_CreateNumber((double)head->links[i].row));
-        (void)cJSON_AddItemToArray(one, cJSON_CreateNumber((double)head->links[i].key));
-        (void)cJSON_AddItemToArray(one, cJSON_CreateNumber(head->links[i].weight));
+        lsp_json_add_item(one, cJSON_CreateNumber((double)head->links[i].row));
+        lsp_json_add_item(one, cJSON_CreateNumber((double)head->links[i].key));
+        lsp_json_add_item(one, cJSON_CreateNumber(head->links[i].weight));
         if (has_labels(job)) add_word(one, &job->row_labels, head->links[i].row);
         if (has_labels(job)) add_word(one, &job->key_labels, head->links[i].key);
-        (void)cJSON_AddItemToArray(links, one);
+        lsp_json_add_item(links, one);
     }
     int64_t top[TOP_KEYS], count = lsp_map_top_keys(job, head, TOP_KEYS, top);
     cJSON *keys = cJSON_AddArrayToObject(object, "top_keys");
     for (int64_t i = 0; keys && i < count; i++) {
         cJSON *one = cJSON_CreateArray();
         double mass = head->column_mass[top[i] - job->input.desc.key_begin];
-        (void)cJSON_AddItemToArray(one, cJSON_CreateNumber((double)top[i]));
-        (void)cJSON_AddItemToArray(one, cJSON_CreateNumber(mass));
+        lsp_json_add_item(one, cJSON_CreateNumber((double)top[i]));
+        lsp_json_add_item(one, cJSON_CreateNumber(mass));
         if (has_labels(job)) add_word(one, &job->key_labels, top[i]);
-        (void)cJSON_AddItemToArray(keys, one);
+        lsp_json_add_item(keys, one);
     }
 }
 
@@ -175,8 +175,8 @@ static cJSON *describe(const lsp_map_job *job, int64_t heads, const value_range 
     (void)cJSON_AddBoolToObject(object, "labelled", has_labels(job));
     for (int max = 0; max < 2; max++) {
         const double range[2] = {ranges[max].low, ranges[max].high};
-        (void)cJSON_AddItemToObject(object, max ? "max_range" : "mean_range",
-                                    cJSON_CreateDoubleArray(range, 2));
+        cJSON *item = cJSON_CreateDoubleArray(range, 2);
+        if (!cJSON_AddItemToObject(object, max ? "max_range" : "mean_range", item)) cJSON_Delete(item);
     }
     return object;
 }
@@ -186,7 +186,7 @@ static bool write_json(FILE *stream, cJSON *object, bool open)
 {
     char *text = object ? cJSON_PrintUnformatted(object) : NULL;
     size_t length = text ? strlen(text) : 0;
-    bool fine = length > 1;
+    bool fine = length > 1 && !lsp_json_starved();
     if (fine && open) text[--length] = '\0'; /* more members follow */
     for (size_t i = 0; fine && i < length;) {
         size_t run = strcspn(text + i, "<");

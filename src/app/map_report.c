@@ -146,7 +146,7 @@ static void add_links(cJSON *object, const lsp_map_job *job, const lsp_map_head 
         lsp_json_add_number(one, "weight", link->weight);
         add_label(one, "row_label", &job->row_labels, link->row);
         add_label(one, "key_label", &job->key_labels, link->key);
-        (void)cJSON_AddItemToArray(links, one);
+        lsp_json_add_item(links, one);
     }
 }
 
@@ -159,7 +159,7 @@ static void add_top_keys(cJSON *object, const lsp_map_job *job, const lsp_map_he
         lsp_json_add_number(one, "key", (double)top[i]);
         lsp_json_add_number(one, "mass", h->column_mass[top[i] - job->input.desc.key_begin]);
         add_label(one, "label", &job->key_labels, top[i]);
-        (void)cJSON_AddItemToArray(keys, one);
+        lsp_json_add_item(keys, one);
     }
 }
 
@@ -177,7 +177,7 @@ static void add_head(cJSON *list, const lsp_map_job *job, int64_t i)
     add_top_keys(object, job, h);
     lsp_json_add_number(object, "link_count", (double)h->link_count);
     add_links(object, job, h);
-    (void)cJSON_AddItemToArray(list, object);
+    lsp_json_add_item(list, object);
 }
 
 static void add_check(cJSON *object, const lsp_map_job *job)

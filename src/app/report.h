@@ -82,6 +82,11 @@ void lsp_summary_verdict(const lsp_verify_result *verify, const char *output); /
 /* Collective. Fails early (LSP_ERR_FILE) when report.json is given and cannot be written. */
 lsp_status lsp_json_probe(lsp_app *app);
 
+/* Local. At the start, before anything is made of cJSON: lets what it has no memory for be found when a report is written,
+ * or asked for. */
+void lsp_json_prepare(void);
+bool lsp_json_starved(void);
+
 /* Local. A new object with schema, command, version, ranks, threads, nodes; the shape of a desc;
  * a checksum as 16 hexadecimal digits. NULL objects are allowed (out of memory is found when writing). */
 cJSON *lsp_json_begin(const lsp_app *app);
@@ -93,7 +98,8 @@ void lsp_json_add_phases(cJSON *object, const lsp_statistic *phases); /* [LSP_PH
 void lsp_json_add_plan(cJSON *object, const lsp_attention_desc *desc, const lsp_estimate *estimate);
 void lsp_json_add_bytes(cJSON *object, double received, int64_t rss_max);
 void lsp_json_add_output(cJSON *object, const char *file, uint64_t checksum); /* NULL: none was written */
-void lsp_json_add_number(cJSON *object, const char *name, double value);  /* infinities and NaN become null */
+void lsp_json_add_number(cJSON *object, const char *name, double value); /* infinities and NaN become null */
+void lsp_json_add_item(cJSON *array, cJSON *item); /* takes the item, whatever happens */
 void lsp_json_add_verify(cJSON *object, const lsp_verify_result *result); /* NULL: nothing was verified */
 
 /* Local. The report of a run of attention. */

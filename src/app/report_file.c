@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "app/report_file.h"
 
+#include "app/report.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -53,6 +54,8 @@ lsp_status lsp_report_file_read(lsp_app *app, const char *file, const char *key,
     *json = cJSON_Parse(text);
     lsp_memory_free(text);
     if (*json) return LSP_OK;
+    if (lsp_json_starved())
+        return lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "no memory for the report %s", file);
     return lsp_context_fail(app->ctx, LSP_ERR_CONTENT,
                             "%s is not JSON; --%s takes what --report.json=FILE wrote", file, key);
 }

@@ -95,7 +95,7 @@ void lsp_scaling_add_json(const lsp_scaling *s, cJSON *json)
         const lsp_scaling_point *p = &s->points[i];
         const lsp_scaling_run *r = p->first;
         cJSON *point = cJSON_CreateObject();
-        (void)cJSON_AddItemToArray(points, point);
+        lsp_json_add_item(points, point);
         (void)cJSON_AddStringToObject(point, "label", r->label);
         const struct {
             const char *name;

@@ -341,7 +341,7 @@ static lsp_status report(lsp_svd_job *job)
     if (app->layout.rank == 0) lsp_svd_print(job);
     lsp_status status = lsp_json_write(app, lsp_svd_json(job));
     if (status == LSP_OK) status = lsp_plot_make(app, PLOT_WIDTH, PLOT_HEIGHT, lsp_svd_plot, job);
-    if (app->layout.rank == 0) print_last_line(job);
+    if (app->layout.rank == 0 && status == LSP_OK) print_last_line(job);
     for (int64_t i = 0; status == LSP_OK && !job->passed && i < job->count; i++) {
         const lsp_verify_result *v = &job->heads[i].verify;
         if (v->passed) continue;

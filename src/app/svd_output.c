@@ -105,7 +105,8 @@ static lsp_status gather_rows(lsp_svd_job *job, const lsp_svd *svd, const shares
     if (!fits) return lsp_context_fail(app->ctx, LSP_ERR_LIMIT, "a row of /vt is longer than MPI can count");
     int code = MPI_Gatherv(part, s->counts[app->layout.rank], MPI_DOUBLE, moved, s->counts, s->firsts,
                            MPI_DOUBLE, root, app->comm);
-    if (code != MPI_SUCCESS) return lsp_context_fail(app->ctx, LSP_ERR_RANK, "MPI failed in gathering /vt");
+    if (code != MPI_SUCCESS)
+        return lsp_context_fail(app->ctx, LSP_ERR_RANK, "MPI failed in gathering /vt; start it again");
     for (int r = 0; app->layout.rank == root && r < app->layout.ranks; r++)
         for (int64_t c = 0, keys = s->keys[r + 1] - s->keys[r]; c < count; c++)
             memcpy(whole + c * m + s->keys[r], moved + count * s->keys[r] + c * keys,
@@ -150,7 +151,7 @@ static lsp_status write_right(lsp_svd_job *job, const lsp_svd_head *head)
     status = lsp_context_agree(app->ctx, status);
     if (status == LSP_OK &&
         MPI_Allgather(&head->svd->keys, 1, MPI_INT64_T, s.keys + 1, 1, MPI_INT64_T, app->comm) != MPI_SUCCESS)
-        status = lsp_context_fail(app->ctx, LSP_ERR_RANK, "MPI failed in counting keys");
+        status = lsp_context_fail(app->ctx, LSP_ERR_RANK, "MPI failed in counting keys; start it again");
     if (status == LSP_OK) {
         s.keys[0] = 0;
         for (int r = 0; r < ranks; r++) s.keys[r + 1] += s.keys[r];

@@ -208,8 +208,8 @@ static void add_head(cJSON *list, const lsp_svd_job *job, const lsp_svd_head *h)
     }
     cJSON *values = cJSON_AddArrayToObject(object, "singular_values");
     for (int64_t r = 0; values && r < s->rank; r++)
-        (void)cJSON_AddItemToArray(values, cJSON_CreateNumber(s->sigma[r]));
-    (void)cJSON_AddItemToArray(list, object);
+        lsp_json_add_item(values, cJSON_CreateNumber(s->sigma[r]));
+    lsp_json_add_item(list, object);
 }
 
 cJSON *lsp_svd_json(const lsp_svd_job *job)

@@ -104,8 +104,15 @@ static int compare_numbers(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Lists are short or ascending, most of them; only others need memory. */
 static bool has_twice(const int64_t *numbers, int64_t count)
 {
+    enum { FEW = 2048 };
+    bool ascending = true, same = false;
+    for (int64_t i = 1; i < count; i++) ascending = ascending && numbers[i] > numbers[i - 1];
+    for (int64_t i = 1; !ascending && count <= FEW && i < count; i++)
+        for (int64_t j = 0; j < i; j++) same = same || numbers[i] == numbers[j];
+    if (ascending || count <= FEW) return same;
     size_t bytes = (size_t)count * sizeof *numbers;
     int64_t *sorted = malloc(bytes);
     if (!sorted) return true;

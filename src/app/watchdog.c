@@ -151,8 +151,9 @@ static void judge(const watch *w, double now)
         lsp_stack_print(STDERR_FILENO);
         end_run(w, now);
     }
-    /* Only where news get around: else another node's ranks may well come on. */
-    if (now - w->freshest > 2 * dog.limit && chain_of(w, now) == dog.ranks) {
+    /* Only where news get around: else another node's ranks may well come on. All find out at once, and one is to tell. */
+    double limit = dog.rank == 0 ? 2 * dog.limit : 3 * dog.limit;
+    if (now - w->freshest > limit && chain_of(w, now) == dog.ranks) {
         (void)fprintf(stderr,
                       "longspan: error: no rank made progress for %.1f s, all wait for each other "
                       "(checkpoint.watchdog); "

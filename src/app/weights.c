@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "app/weights.h"
 
-#include "app/collect.h"
 #include "base/checked.h"
 #include "base/memory.h"
 
@@ -214,7 +213,10 @@ lsp_status lsp_weights_write(lsp_app *app, const lsp_weights *weights, const lsp
     w.data = lsp_app_alloc(app, w.entries_most, lsp_dtype_size(lsp_dtype_result(desc->compute)), "/weights",
                            &status);
     status = lsp_context_agree(app->ctx, status);
-    if (status == LSP_OK) batches = lsp_collect_max_i64(app, batches);
+    /* Not by lsp_collect_max_i64, which ends the program: the unfinished output is to be removed. */
+    if (status == LSP_OK &&
+        MPI_Allreduce(MPI_IN_PLACE, &batches, 1, MPI_INT64_T, MPI_MAX, app->comm) != MPI_SUCCESS)
+        status = lsp_context_fail(app->ctx, LSP_ERR_RANK, "MPI failed in counting batches; start it again");
     cursor at = {0};
     for (int64_t i = 0; status == LSP_OK && i < batches; i++) {
         int64_t local = at.local;

@@ -66,9 +66,9 @@ bool lsp_wire_open(lsp_app *app, lsp_wire *wire)
     door *doors = lsp_memory_zalloc(wire->ranks, sizeof *doors);
     wire->places = lsp_memory_zalloc(wire->ranks, sizeof *wire->places);
     bool all = lsp_collect_min_i64(app, doors && wire->places) != 0;
-    if (all &&
-        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, doors, sizeof mine, MPI_BYTE, app->comm) != MPI_SUCCESS)
-        all = false;
+    if (all)
+        lsp_collect_check(
+            app->comm, MPI_Allgather(&mine, sizeof mine, MPI_BYTE, doors, sizeof mine, MPI_BYTE, app->comm));
     /* Those that are ever sent to: looking up the names of thousands would take long. */
     for (int far = 1; all && far < wire->ranks; far *= 2) {
         int rank = (wire->rank + far) % wire->ranks;

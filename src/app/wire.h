@@ -12,8 +12,8 @@ typedef struct lsp_wire_news {
     int rank;
     bool leaves;
     bool judged; /* some rank has told why the run ends */
-    double age; /* seconds since any rank came on, as far as this one knows */
-    int chain;  /* ranks before this one that hear each other, itself included, up to all */
+    double age;  /* seconds since any rank came on, as far as this one knows */
+    int chain;   /* ranks before this one that hear each other, itself included, up to all */
     char phase[40], host[64];
 } lsp_wire_news;
 

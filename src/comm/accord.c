@@ -27,7 +27,9 @@ lsp_status lsp_accord_create(lsp_context *ctx, lsp_accord **out)
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) {
         status = lsp_context_mpi(ctx, MPI_Comm_dup(ctx->comm, &accord->comm), "copying the communicator");
-        if (status == LSP_OK) (void)MPI_Comm_set_errhandler(accord->comm, MPI_ERRORS_RETURN);
+        if (status == LSP_OK)
+            status = lsp_context_mpi(ctx, MPI_Comm_set_errhandler(accord->comm, MPI_ERRORS_RETURN),
+                                     "copying the communicator");
         status = lsp_context_agree(ctx, status);
     }
     if (status != LSP_OK) lsp_accord_destroy(out);
@@ -38,6 +40,8 @@ bool lsp_accord_step(lsp_accord *a, const int64_t mine[LSP_ACCORD_NUMBERS], bool
                      int64_t all[LSP_ACCORD_NUMBERS], lsp_status *status)
 {
     int code = MPI_SUCCESS, ended = 0;
+    *status = a->ctx->broken ? LSP_ERR_RANK : LSP_OK;
+    if (a->ctx->broken) return false;
     if (!a->under_way) {
         if (!hurried && lsp_clock() < a->next) return false;
         memcpy(a->said, mine, sizeof a->said);

@@ -25,8 +25,10 @@ int64_t lsp_chain_segment_bytes(void)
     return lsp_min(segment_bytes, limit);
 }
 
-static int reserve(lsp_chain *chain, int segments)
+int lsp_chain_reserve(lsp_chain *chain, int64_t bytes)
 {
+    int segments = 0;
+    if (!lsp_checked_int(lsp_ceil_div(bytes, lsp_chain_segment_bytes()), &segments)) return MPI_ERR_COUNT;
     if (segments <= chain->capacity) return MPI_SUCCESS;
     lsp_memory_free(chain->receives);
     chain->receives = lsp_memory_alloc(2 * (int64_t)segments, sizeof *chain->receives);
@@ -57,8 +59,8 @@ int lsp_chain_start(lsp_chain *chain, void *data, int64_t bytes, int previous, i
     chain->segment_bytes = lsp_chain_segment_bytes();
     int segments = 0;
     if (!lsp_checked_int(lsp_ceil_div(bytes, chain->segment_bytes), &segments)) return MPI_ERR_COUNT;
-    int code = reserve(chain, segments);
-    if (code != MPI_SUCCESS) return code;
+    if (segments > chain->capacity) return MPI_ERR_COUNT;
+    int code = MPI_SUCCESS;
     chain->data = data;
     chain->bytes = bytes;
     chain->segments = segments;

@@ -27,8 +27,12 @@ int64_t lsp_chain_segment_bytes(void);
 /* Local. For simulations and tests: another size from now on (0: the built-in one). Returns the size before. */
 int64_t lsp_chain_set_segment_bytes(int64_t bytes);
 
+/* Local. Room for messages of up to `bytes` bytes (they are not to become longer); MPI_ERR_NO_MEM, MPI_ERR_COUNT. Starting
+ * needs no memory then: a rank without could not tell the others any more. */
+int lsp_chain_reserve(lsp_chain *chain, int64_t bytes);
+
 /* Local. Starts passing `bytes` of `data` from `previous` (-1: this rank has them) to `next` (-1: the
- * end). Returns an MPI code. The chain must be idle. */
+ * end). Returns an MPI code. The chain must be idle, and have room. */
 int lsp_chain_start(lsp_chain *chain, void *data, int64_t bytes, int previous, int next, int tag,
                     MPI_Comm comm);
 

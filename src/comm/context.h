@@ -14,10 +14,18 @@ struct lsp_context {
     lsp_context_layout layout;
     lsp_error error;
     int failed_rank;
+    bool broken; /* MPI has failed on this rank: see lsp_context_mpi */
 };
 
-/* Local. Checks an MPI return code; on failure records what (with MPI's text) as LSP_ERR_RANK. */
+/* Local. Checks an MPI return code; on failure records what (with MPI's text) as LSP_ERR_RANK.
+ *
+ * The other ranks may be anywhere then, waiting for this one: from now on the context is broken, nothing collective is
+ * begun any more on this rank, all of it returns LSP_ERR_RANK at once, and the text stays. What could be removed by this
+ * rank alone is. */
 lsp_status lsp_context_mpi(lsp_context *ctx, int mpi_code, const char *what);
+
+/* Local. Whether the context is broken and there are other ranks: then nothing may be called that waits for them. */
+bool lsp_context_deserted(const lsp_context *ctx);
 
 /* Collective. Reductions of small arrays (count below 1000) in place; element-wise. */
 lsp_status lsp_context_sum_f64(lsp_context *ctx, double *values, int count);

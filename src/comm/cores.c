@@ -59,8 +59,8 @@ lsp_status lsp_cores_count(lsp_context *ctx, int *mine, int *sharers, int *node)
     lsp_status status = LSP_OK;
     int reason = lsp_cores_affinity(FIRST_BYTES, &set, &bytes);
     if (reason != 0)
-        status = lsp_context_fail(ctx, reason == ENOMEM ? LSP_ERR_LIMIT : LSP_ERR_RANK,
-                                  "the cores of this process cannot be found: %s", strerror(reason));
+        status = lsp_context_fail(ctx, LSP_ERR_LIMIT, "the cores of this process cannot be found: %s",
+                                  strerror(reason));
     status = lsp_context_agree(ctx, status);
     int64_t common = (int64_t)bytes; /* ranks of one node have one kernel, hence one size; nodes may differ */
     if (status == LSP_OK) status = lsp_context_max_i64(ctx, &common, 1);

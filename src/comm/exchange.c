@@ -66,16 +66,17 @@ static lsp_status no_memory(lsp_context *ctx)
 static lsp_status count_runs(lsp_context *ctx, int64_t mine, all_runs *all)
 {
     int ranks = ctx->layout.ranks;
-    int64_t *work = lsp_memory_alloc(3 * (int64_t)ranks, sizeof *work);
+    int64_t *work = lsp_memory_alloc(4 * (int64_t)ranks, sizeof *work);
     all->first = lsp_memory_alloc((int64_t)ranks + 1, sizeof *all->first);
     lsp_status status = lsp_context_agree(ctx, work && all->first ? LSP_OK : no_memory(ctx));
     if (status == LSP_OK) {
         int64_t *counts = work, *one = work + ranks, *at = work + 2 * (int64_t)ranks;
+        int *room = (int *)(void *)(work + 3 * (int64_t)ranks);
         for (int r = 0; r < ranks; r++) {
             one[r] = 1;
             at[r] = r;
         }
-        int code = lsp_rows_allgather(&mine, counts, one, at, sizeof mine, ctx->comm);
+        int code = lsp_rows_allgather(&mine, counts, one, at, sizeof mine, room, ctx->comm);
         status = lsp_context_mpi(ctx, code, "counting the runs of rows");
         all->first[0] = 0;
         for (int r = 0; status == LSP_OK && r < ranks; r++) all->first[r + 1] = all->first[r] + counts[r];
@@ -92,17 +93,19 @@ static lsp_status share_runs(lsp_context *ctx, const lsp_run *runs, int64_t coun
     if (status != LSP_OK) return status;
     placed_run *mine = lsp_memory_alloc(count, sizeof *mine);
     int64_t *counts = lsp_memory_alloc(ranks, sizeof *counts), before = 0;
+    int *room = lsp_memory_alloc(2 * (int64_t)ranks, sizeof *room);
     all->runs = lsp_memory_alloc(all->first[ranks], sizeof *all->runs);
-    status = lsp_context_agree(ctx, mine && counts && all->runs ? LSP_OK : no_memory(ctx));
+    status = lsp_context_agree(ctx, mine && counts && room && all->runs ? LSP_OK : no_memory(ctx));
     if (status == LSP_OK) {
         for (int64_t i = 0; i < count; before += runs[i++].count) mine[i] = (placed_run){runs[i], before};
         qsort(mine, (size_t)count, sizeof *mine, by_place);
         for (int r = 0; r < ranks; r++) counts[r] = all->first[r + 1] - all->first[r];
-        int code = lsp_rows_allgather(mine, all->runs, counts, all->first, sizeof *mine, ctx->comm);
+        int code = lsp_rows_allgather(mine, all->runs, counts, all->first, sizeof *mine, room, ctx->comm);
         status = lsp_context_mpi(ctx, code, "sharing the runs of rows");
     }
     lsp_memory_free(mine);
     lsp_memory_free(counts);
+    lsp_memory_free(room);
     return status;
 }
 

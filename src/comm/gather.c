@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "comm/gather_mode.h"
+#include "comm/rows.h"
 
 #include <sched.h>
 
@@ -99,12 +100,10 @@ lsp_status lsp_gather_create(lsp_context *ctx, int group, const lsp_gather_desc 
     g->ops = ops_of(desc->mode);
     status = lsp_context_mpi(ctx, MPI_Comm_split(ctx->comm, group, ctx->layout.rank, &g->comm),
                              "splitting ranks into groups");
-    if (status == LSP_OK) {
-        MPI_Comm_set_errhandler(g->comm, MPI_ERRORS_RETURN);
-        MPI_Comm_rank(g->comm, &g->rank);
-        MPI_Comm_size(g->comm, &g->ranks);
-        status = list_steps(g);
-    }
+    if (status == LSP_OK)
+        status =
+            lsp_context_mpi(ctx, lsp_rows_adopt(g->comm, &g->rank, &g->ranks), "splitting ranks into groups");
+    if (status == LSP_OK) status = list_steps(g);
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) status = lsp_context_agree(ctx, g->ops->create(g));
     *out = g;

@@ -8,6 +8,7 @@
 typedef struct state {
     char *k, *v; /* all rows of the group; NULL when there is but one rank */
     int64_t *counts;
+    int *room; /* of an allgather */
 } state;
 
 static lsp_status create(lsp_gather *g)
@@ -19,7 +20,8 @@ static lsp_status create(lsp_gather *g)
     s->k = lsp_memory_alloc(rows, (size_t)g->desc.k_row_bytes);
     s->v = lsp_memory_alloc(rows, (size_t)g->desc.v_row_bytes);
     s->counts = lsp_memory_alloc(g->ranks, sizeof *s->counts);
-    if (!s->k || !s->v || !s->counts)
+    s->room = lsp_memory_alloc(2 * (int64_t)g->ranks, sizeof *s->room);
+    if (!s->k || !s->v || !s->counts || !s->room)
         return lsp_context_fail(g->ctx, LSP_ERR_LIMIT,
                                 "not enough memory for %lld gathered key rows on every rank: use "
                                 "compute.gather=panels",
@@ -32,9 +34,11 @@ static lsp_status start(lsp_gather *g)
 {
     state *s = g->state;
     if (g->ranks == 1) return LSP_OK;
-    int code = lsp_rows_allgather(g->k, s->k, s->counts, g->desc.owned_first, g->desc.k_row_bytes, g->comm);
+    int code =
+        lsp_rows_allgather(g->k, s->k, s->counts, g->desc.owned_first, g->desc.k_row_bytes, s->room, g->comm);
     if (code == MPI_SUCCESS)
-        code = lsp_rows_allgather(g->v, s->v, s->counts, g->desc.owned_first, g->desc.v_row_bytes, g->comm);
+        code = lsp_rows_allgather(g->v, s->v, s->counts, g->desc.owned_first, g->desc.v_row_bytes, s->room,
+                                  g->comm);
     int64_t foreign = g->desc.owned_first[g->ranks] - s->counts[g->rank];
     g->bytes_received = (double)foreign * (double)(g->desc.k_row_bytes + g->desc.v_row_bytes);
     return lsp_context_mpi(g->ctx, code, "the allgather of K and V");
@@ -80,6 +84,7 @@ static void destroy(lsp_gather *g)
     lsp_memory_free(s->k);
     lsp_memory_free(s->v);
     lsp_memory_free(s->counts);
+    lsp_memory_free(s->room);
     lsp_memory_free(s);
 }
 

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "comm/chain.h"
 #include "comm/gather_mode.h"
+#include "comm/rows.h"
 
 #include <sched.h>
 #include <stdatomic.h>
@@ -94,27 +95,22 @@ static int find_node(lsp_gather *g, state *s)
     int code = MPI_Comm_split_type(g->comm, MPI_COMM_TYPE_SHARED, g->rank, MPI_INFO_NULL, &s->node);
     if (code != MPI_SUCCESS || ranks_most == 0) return code;
     MPI_Comm whole = s->node;
-    int rank = 0;
+    int rank = 0, ranks = 0;
     s->node = MPI_COMM_NULL;
-    MPI_Comm_set_errhandler(whole, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(whole, &rank);
-    code = MPI_Comm_split(whole, rank / ranks_most, rank, &s->node);
+    code = lsp_rows_adopt(whole, &rank, &ranks);
+    if (code == MPI_SUCCESS) code = MPI_Comm_split(whole, rank / ranks_most, rank, &s->node);
     MPI_Comm_free(&whole);
     return code;
 }
 
 static int find_nodes(lsp_gather *g, state *s)
 {
-    int code = find_node(g, s);
+    int code = find_node(g, s), leaders = 0;
+    if (code == MPI_SUCCESS) code = lsp_rows_adopt(s->node, &s->node_rank, &s->node_ranks);
     if (code != MPI_SUCCESS) return code;
-    MPI_Comm_set_errhandler(s->node, MPI_ERRORS_RETURN);
-    MPI_Comm_rank(s->node, &s->node_rank);
-    MPI_Comm_size(s->node, &s->node_ranks);
     code = MPI_Comm_split(g->comm, s->node_rank == 0 ? 0 : MPI_UNDEFINED, g->rank, &s->leaders);
-    if (code == MPI_SUCCESS && s->leaders != MPI_COMM_NULL) {
-        MPI_Comm_set_errhandler(s->leaders, MPI_ERRORS_RETURN);
-        MPI_Comm_rank(s->leaders, &s->my_node);
-    }
+    if (code == MPI_SUCCESS && s->leaders != MPI_COMM_NULL)
+        code = lsp_rows_adopt(s->leaders, &s->my_node, &leaders);
     if (code == MPI_SUCCESS) code = MPI_Bcast(&s->my_node, 1, MPI_INT, 0, s->node);
     if (code == MPI_SUCCESS) code = MPI_Allgather(&s->my_node, 1, MPI_INT, s->node_of, 1, MPI_INT, g->comm);
     for (int r = 0; r < g->ranks; r++) s->nodes = s->node_of[r] >= s->nodes ? s->node_of[r] + 1 : s->nodes;
@@ -139,6 +135,15 @@ static lsp_status create(lsp_gather *g)
     int64_t rows = lsp_gather_panel_rows(&g->desc);
     s->k_bytes = lsp_round_up(rows * g->desc.k_row_bytes, LINE);
     s->v_bytes = lsp_round_up(rows * g->desc.v_row_bytes, LINE);
+    int chains = MPI_SUCCESS;
+    for (int slot = 0; chains == MPI_SUCCESS && s->node_rank == 0 && slot < LSP_GATHER_SLOTS; slot++) {
+        chains = lsp_chain_reserve(&s->chain_k[slot], s->k_bytes);
+        if (chains == MPI_SUCCESS) chains = lsp_chain_reserve(&s->chain_v[slot], s->v_bytes);
+    }
+    if (chains != MPI_SUCCESS)
+        status = lsp_context_fail(g->ctx, LSP_ERR_LIMIT, "not enough memory for a gather");
+    status = lsp_context_agree(g->ctx, status);
+    if (status != LSP_OK) return status;
     int64_t bytes = LSP_GATHER_SLOTS * (s->k_bytes + s->v_bytes + (RELEASED + s->node_ranks) * LINE) + LINE;
     void *mine = NULL;
     int code = MPI_Win_allocate_shared(s->node_rank == 0 ? (MPI_Aint)bytes : 0, 1, MPI_INFO_NULL, s->node,
@@ -150,7 +155,6 @@ static lsp_status create(lsp_gather *g)
         s->base = (char *)(((uintptr_t)mine + LINE - 1) / LINE * LINE);
     }
     if (code == MPI_SUCCESS) return LSP_OK;
-    (void)lsp_context_mpi(g->ctx, code, "allocating shared memory");
     return lsp_context_fail(g->ctx, LSP_ERR_LIMIT,
                             "not enough shared memory (/dev/shm) for %lld bytes of panels: use "
                             "compute.gather=panels or a smaller compute.panel_rows",
@@ -313,7 +317,7 @@ static void destroy(lsp_gather *g)
         lsp_chain_free(&s->chain_k[slot]);
         lsp_chain_free(&s->chain_v[slot]);
     }
-    if (s->window != MPI_WIN_NULL) MPI_Win_free(&s->window);
+    if (s->window != MPI_WIN_NULL && !lsp_context_deserted(g->ctx)) MPI_Win_free(&s->window);
     if (s->leaders != MPI_COMM_NULL) MPI_Comm_free(&s->leaders);
     if (s->node != MPI_COMM_NULL) MPI_Comm_free(&s->node);
     lsp_memory_free(s->node_of);

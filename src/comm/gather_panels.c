@@ -52,7 +52,8 @@ static lsp_status create(lsp_gather *g)
         s->slots[i].v = s->slots[i].k + k_bytes;
         s->slots[i].requests = lsp_memory_alloc(most, sizeof(MPI_Request));
         s->slots[i].request_most = most;
-        ok = s->slots[i].requests != NULL;
+        ok = s->slots[i].requests && lsp_chain_reserve(&s->slots[i].chain_k, k_bytes) == MPI_SUCCESS &&
+             lsp_chain_reserve(&s->slots[i].chain_v, v_bytes) == MPI_SUCCESS;
     }
     return ok ? LSP_OK
               : lsp_context_fail(g->ctx, LSP_ERR_LIMIT, "not enough memory for %d panels of %lld bytes",

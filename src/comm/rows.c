@@ -3,7 +3,6 @@
 #include "comm/rows.h"
 
 #include "base/checked.h"
-#include "base/memory.h"
 
 #include <limits.h>
 #include <stdbool.h>
@@ -66,11 +65,9 @@ int lsp_rows_bcast(void *data, int64_t bytes, int root, MPI_Comm comm)
 
 /* One MPI_Allgatherv in units of `unit` bytes: counts and displacements are those of rows, of `times` units each. */
 static int allgather_counted(const void *mine, void *data, const int64_t *counts, const int64_t *displacement,
-                             int times, int unit, int ranks, int rank, MPI_Comm comm)
+                             int times, int unit, int ranks, int rank, int *narrow, MPI_Comm comm)
 {
     MPI_Datatype type = MPI_BYTE;
-    int *narrow = lsp_memory_alloc(2 * (int64_t)ranks, sizeof *narrow);
-    if (!narrow) return MPI_ERR_NO_MEM;
     int code = MPI_SUCCESS;
     if (unit > 1) code = MPI_Type_contiguous(unit, MPI_BYTE, &type);
     if (unit > 1 && code == MPI_SUCCESS) code = MPI_Type_commit(&type);
@@ -81,27 +78,34 @@ static int allgather_counted(const void *mine, void *data, const int64_t *counts
     const void *from = mine == (char *)data + displacement[rank] * times * unit ? MPI_IN_PLACE : mine;
     if (code == MPI_SUCCESS)
         code = MPI_Allgatherv(from, narrow[rank], type, data, narrow, narrow + ranks, type, comm);
-    if (unit > 1 && type != MPI_DATATYPE_NULL) MPI_Type_free(&type);
-    lsp_memory_free(narrow);
+    if (type != MPI_BYTE && type != MPI_DATATYPE_NULL) MPI_Type_free(&type);
     return code;
 }
 
 int lsp_rows_allgather(const void *mine, void *data, const int64_t *counts, const int64_t *displacement,
-                       int64_t row_bytes, MPI_Comm comm)
+                       int64_t row_bytes, int *room, MPI_Comm comm)
 {
     int ranks = 0, rank = 0, bytes = 0;
     if (row_bytes == 0) return MPI_SUCCESS; /* of a gather of K or V alone */
-    MPI_Comm_size(comm, &ranks);
-    MPI_Comm_rank(comm, &rank);
+    int code = MPI_Comm_size(comm, &ranks);
+    if (code == MPI_SUCCESS) code = MPI_Comm_rank(comm, &rank);
+    if (code != MPI_SUCCESS) return code;
     int64_t total = displacement[ranks - 1] + counts[ranks - 1];
     bool rows_fit = total <= count_limit && row_bytes <= count_limit && lsp_checked_int(row_bytes, &bytes);
     if (rows_fit && total * row_bytes <= count_limit)
-        return allgather_counted(mine, data, counts, displacement, bytes, 1, ranks, rank, comm);
-    if (rows_fit) return allgather_counted(mine, data, counts, displacement, 1, bytes, ranks, rank, comm);
+        return allgather_counted(mine, data, counts, displacement, bytes, 1, ranks, rank, room, comm);
+    if (rows_fit)
+        return allgather_counted(mine, data, counts, displacement, 1, bytes, ranks, rank, room, comm);
     char *own = (char *)data + displacement[rank] * row_bytes;
     if (own != mine) memcpy(own, mine, (size_t)(counts[rank] * row_bytes));
-    int code = MPI_SUCCESS;
     for (int r = 0; code == MPI_SUCCESS && r < ranks; r++)
         code = lsp_rows_bcast((char *)data + displacement[r] * row_bytes, counts[r] * row_bytes, r, comm);
     return code;
+}
+
+int lsp_rows_adopt(MPI_Comm comm, int *rank, int *ranks)
+{
+    int code = MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
+    if (code == MPI_SUCCESS) code = MPI_Comm_rank(comm, rank);
+    return code == MPI_SUCCESS ? MPI_Comm_size(comm, ranks) : code;
 }

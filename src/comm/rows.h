@@ -22,8 +22,12 @@ int lsp_rows_irecv(void *data, int64_t bytes, int from, int tag, MPI_Comm comm, 
 int lsp_rows_bcast(void *data, int64_t bytes, int root, MPI_Comm comm);
 
 /* Collective. Rank r's rows (counts[r] rows of row_bytes) to all, at rows displacement[r] of data; own
- * rows are in `mine`, which may be their place in data. */
+ * rows are in `mine`, which may be their place in data. room: for 2 ints a rank (a rank that has no memory must say so
+ * before). */
 int lsp_rows_allgather(const void *mine, void *data, const int64_t *counts, const int64_t *displacement,
-                       int64_t row_bytes, MPI_Comm comm);
+                       int64_t row_bytes, int *room, MPI_Comm comm);
+
+/* Local. Makes a new communicator return its errors; where this rank stands in it. Returns an MPI code. */
+int lsp_rows_adopt(MPI_Comm comm, int *rank, int *ranks);
 
 #endif

@@ -68,7 +68,8 @@ static void form_row(const job *j, int64_t row, const double *q, double *w)
 static lsp_status gather_keys(job *j)
 {
     int ranks = j->ctx->layout.ranks, rank = j->ctx->layout.rank;
-    int64_t *counts = lsp_memory_zalloc(2 * (int64_t)ranks, sizeof *counts), *first = counts + ranks;
+    int64_t *counts = lsp_memory_zalloc(3 * (int64_t)ranks, sizeof *counts), *first = counts + ranks;
+    int *room = (int *)(void *)(counts + 2 * (int64_t)ranks);
     lsp_status status = LSP_OK;
     if (!counts)
         status = lsp_context_fail(j->ctx, LSP_ERR_LIMIT, "not enough memory for the keys of %d ranks", ranks);
@@ -80,10 +81,10 @@ static lsp_status gather_keys(job *j)
     if (status == LSP_OK) {
         double *mine = j->k + first[rank] * j->desc->d_k;
         lsp_convert_load(j->desc->k_type, j->op->k, 0, j->keys * j->desc->d_k, mine);
-        status = lsp_context_mpi(
-            j->ctx,
-            lsp_rows_allgather(mine, j->k, counts, first, j->desc->d_k * (int64_t)sizeof *mine, j->ctx->comm),
-            "gathering the keys of the full SVD");
+        status = lsp_context_mpi(j->ctx,
+                                 lsp_rows_allgather(mine, j->k, counts, first,
+                                                    j->desc->d_k * (int64_t)sizeof *mine, room, j->ctx->comm),
+                                 "gathering the keys of the full SVD");
     }
     lsp_memory_free(counts);
     return status;

@@ -175,11 +175,12 @@ lsp_status lsp_checkpoint_remove(lsp_context *ctx, const char *file)
     lsp_status status = LSP_OK;
     if (ctx->layout.rank == 0) {
         bool named = lsp_saved_previous(file, previous);
-        bool gone = unlink(file) == 0 || errno == ENOENT;
-        if (named) gone = (unlink(previous) == 0 || errno == ENOENT) && gone;
-        if (!gone)
-            status = lsp_context_fail(ctx, LSP_ERR_FILE, "cannot remove the checkpoint '%s': %s", file,
-                                      strerror(errno));
+        int why = unlink(file) == 0 || errno == ENOENT ? 0 : errno;
+        if (named && unlink(previous) != 0 && errno != ENOENT) why = errno;
+        if (why != 0)
+            status = lsp_context_fail(
+                ctx, LSP_ERR_FILE, "cannot remove the checkpoint '%s': %s; remove it, the result is complete",
+                file, strerror(why));
     }
     return lsp_context_agree(ctx, status);
 }

@@ -45,9 +45,13 @@ static lsp_status fail_file(lsp_output *output, const char *what, int why)
 /* Every rank: what its node still holds in memory goes to the disk. */
 static lsp_status settle_rows(lsp_output *output)
 {
+    char reason[LSP_H5_REASON];
     if (!lsp_output_close(output))
-        return lsp_context_fail(output->ctx, LSP_ERR_FILE, "rank %d cannot complete '%s': closing it failed",
-                                output->ctx->layout.rank, output->temporary);
+        return lsp_context_fail(output->ctx, LSP_ERR_FILE,
+                                "rank %d cannot complete '%s': %s; check space and quota "
+                                "there, or name another folder",
+                                output->ctx->layout.rank, output->temporary,
+                                lsp_h5_reason(reason, sizeof reason));
     return fsync(output->fd) == 0 ? LSP_OK : fail_file(output, "write", errno);
 }
 

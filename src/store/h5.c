@@ -1,7 +1,21 @@
 /* Quiet errors, handles and file access. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef _GNU_SOURCE
+#    define _GNU_SOURCE
+#endif
 #include "store/h5.h"
 
+#include "comm/context.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct reason_text {
     char *text;
@@ -15,6 +29,8 @@ static herr_t take_innermost(unsigned n, const H5E_error2_t *error, void *user)
     reason_text *reason = user;
     if (reason->found || !error->desc || !error->desc[0]) return 0;
     (void)snprintf(reason->text, reason->size, "%s", error->desc);
+    for (char *at = reason->text; *at; at++) /* HDF5 tells the time with ctime, which ends its line */
+        if (iscntrl((unsigned char)*at)) *at = ' ';
     reason->found = true;
     return 0;
 }
@@ -98,6 +114,67 @@ bool lsp_h5_close(lsp_h5_handles *handles)
     return fine;
 }
 
+static _Atomic bool unclosed; /* of any file */
+
+/* ---- files that are written ------------------------------------------------------------------------ */
+
+/* Calls for every other descriptor of the file of `fd`; false when one fails. */
+static bool each_descriptor(int fd, bool (*call)(int descriptor, int room), int room)
+{
+    struct stat own, other;
+    DIR *entries = opendir("/proc/self/fd");
+    bool fine = entries && fstat(fd, &own) == 0;
+    for (struct dirent *entry; fine && (entry = readdir(entries));) {
+        int descriptor = (int)strtol(entry->d_name, NULL, 10);
+        if (entry->d_name[0] == '.' || descriptor == fd || fstat(descriptor, &other) != 0) continue;
+        if (other.st_dev == own.st_dev && other.st_ino == own.st_ino) fine = call(descriptor, room) && fine;
+    }
+    if (entries) (void)closedir(entries);
+    return fine;
+}
+
+/* Network file systems tell only now what they could not write: the copy's closing is told what the original's would be. */
+static bool close_copy(int descriptor, int room)
+{
+    (void)room;
+    int copy = dup(descriptor);
+    return copy >= 0 && close(copy) == 0;
+}
+
+static bool replace(int descriptor, int room)
+{
+    return dup2(room, descriptor) >= 0;
+}
+
+bool lsp_h5_close_written(hid_t file, int fd, bool unchanged, bool wanted)
+{
+    if (file < 0) return true;
+    keep_reason();
+    bool fine = H5Fflush(file, H5F_SCOPE_LOCAL) >= 0;
+    if (!fine) keep_reason();
+    if (fine && !each_descriptor(fd, close_copy, -1)) {
+        fine = false;
+        (void)snprintf(kept, sizeof kept, "%s", strerror(errno));
+    }
+    int room = fine && !unchanged ? -1 : memfd_create("longspan", MFD_CLOEXEC);
+    if (room >= 0) {
+        (void)each_descriptor(fd, replace, room);
+        (void)close(room);
+    }
+    if (H5Fclose(file) >= 0) return fine && wanted;
+    if (fine) keep_reason();
+    (void)H5Eclear2(H5E_DEFAULT); /* the first reason stays */
+    atomic_store(&unclosed, true);
+    return false;
+}
+
+bool lsp_output_is_unclosed(void)
+{
+    return atomic_load(&unclosed);
+}
+
+/* ---- access ---------------------------------------------------------------------------------------- */
+
 hid_t lsp_h5_access_serial(bool lock)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
@@ -110,14 +187,36 @@ hid_t lsp_h5_access_serial(bool lock)
     return access;
 }
 
-hid_t lsp_h5_access_parallel(MPI_Comm comm)
+/* Without the communicator, which is copied, and so waits for all ranks. */
+static hid_t access_parallel_local(void)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0) return access;
-    if (H5Pset_fapl_mpio(access, comm, MPI_INFO_NULL) < 0 || H5Pset_all_coll_metadata_ops(access, true) < 0 ||
+    if (H5Pset_all_coll_metadata_ops(access, true) < 0 ||
         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0) {
         (void)H5Pclose(access);
         return H5I_INVALID_HID;
     }
     return access;
+}
+
+static lsp_status fail_access(lsp_context *ctx, const char *file)
+{
+    char reason[LSP_H5_REASON];
+    return lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s': %s; check the file system", file,
+                            lsp_h5_reason(reason, sizeof reason));
+}
+
+lsp_status lsp_h5_access_agreed(lsp_context *ctx, const char *file, bool parallel, hid_t *access)
+{
+    *access = parallel ? access_parallel_local() : lsp_h5_access_serial(false);
+    lsp_status status = lsp_context_agree(ctx, *access < 0 ? fail_access(ctx, file) : LSP_OK);
+    if (status == LSP_OK && parallel) {
+        bool fine = H5Pset_fapl_mpio(*access, ctx->comm, MPI_INFO_NULL) >= 0;
+        status = lsp_context_agree(ctx, fine ? LSP_OK : fail_access(ctx, file));
+    }
+    if (status == LSP_OK) return LSP_OK;
+    (void)lsp_h5_close_one(*access);
+    *access = H5I_INVALID_HID;
+    return status;
 }

@@ -170,7 +170,8 @@ static lsp_status inspect_storage(hid_t id, const char *file, const char *datase
         status = inspect_filters(properties, file, dataset, err);
     }
     if (layout == H5D_LAYOUT_ERROR)
-        status = lsp_error_set(err, LSP_ERR_CONTENT, "the storage of dataset '%s' of '%s' cannot be read",
+        status = lsp_error_set(err, LSP_ERR_CONTENT,
+                               "the storage of dataset '%s' of '%s' cannot be read; copy or make it again",
                                dataset, file);
     (void)lsp_h5_close_one(properties);
     return status;
@@ -190,10 +191,15 @@ lsp_status lsp_inspect_dataset(const char *file, const char *dataset, lsp_error 
         (void)lsp_h5_keep(&handles, id);
         hid_t space = lsp_h5_keep(&handles, H5Dget_space(id)), type = lsp_h5_keep(&handles, H5Dget_type(id));
         facts->known_type = lsp_h5_dataset_type(id, &facts->type);
-        facts->integer = H5Tget_class(type) == H5T_INTEGER;
+        H5T_class_t class = type < 0 ? H5T_NO_CLASS : H5Tget_class(type);
+        facts->integer = class == H5T_INTEGER;
+        if (class == H5T_NO_CLASS)
+            status = lsp_error_set(err, LSP_ERR_CONTENT,
+                                   "the type of dataset '%s' of '%s' cannot be read; copy or make it again",
+                                   dataset, file);
         (void)lsp_h5_type_name(type, facts->type_name, sizeof facts->type_name);
         facts->has_checksum = lsp_checksum_stored(id, &facts->checksum);
-        status = inspect_axes(space, file, dataset, err, facts);
+        if (status == LSP_OK) status = inspect_axes(space, file, dataset, err, facts);
     }
     if (status == LSP_OK) status = inspect_storage(id, file, dataset, err, facts);
     (void)lsp_h5_close(&handles);

@@ -27,15 +27,16 @@ static lsp_status fail(lsp_output *output, const char *what)
         output->file, reason);
 }
 
-static bool put_reserve(hid_t file_id)
+static lsp_status put_reserve(lsp_output *output, hid_t file_id)
 {
     char *blank = lsp_memory_alloc(RESERVED_BYTES + 1, 1);
-    if (!blank) return false;
+    if (!blank)
+        return lsp_context_fail(output->ctx, LSP_ERR_LIMIT, "not enough memory to create '%s'", output->file);
     memset(blank, ' ', RESERVED_BYTES);
     blank[RESERVED_BYTES] = '\0';
-    bool fine = lsp_h5_put_text(file_id, reserved_name, blank);
+    lsp_status status = lsp_h5_put_text(file_id, reserved_name, blank) ? LSP_OK : fail(output, "the header");
     lsp_memory_free(blank);
-    return fine;
+    return status;
 }
 
 /* ---- datasets ---------------------------------------------------------------------------------------- */
@@ -67,18 +68,22 @@ static bool make_dataset(hid_t file_id, const lsp_output_dataset *dataset)
 /* ---- dimension scales -------------------------------------------------------------------------------- */
 
 /* Whether `name` is a scale of this length; *taken: the name is in use at all. */
-static bool is_scale(hid_t file_id, const char *name, int64_t length, bool *taken)
+static bool look_for_scale(hid_t file_id, const char *name, int64_t length, bool *taken, bool *found)
 {
-    *taken = H5Lexists(file_id, name, H5P_DEFAULT) > 0;
-    if (!*taken) return false;
+    htri_t exists = H5Lexists(file_id, name, H5P_DEFAULT);
+    *taken = exists > 0;
+    *found = false;
+    if (!*taken) return exists == 0;
     hsize_t dim = 0;
     lsp_h5_handles handles = {.count = 0};
     hid_t id = lsp_h5_keep(&handles, H5Oopen(file_id, name, H5P_DEFAULT));
-    bool scale = id >= 0 && H5Iget_type(id) == H5I_DATASET && H5DSis_scale(id) > 0;
-    hid_t space = scale ? lsp_h5_keep(&handles, H5Dget_space(id)) : H5I_INVALID_HID;
-    scale = space >= 0 && H5Sget_simple_extent_dims(space, &dim, NULL) == 1 && dim == (hsize_t)length;
+    H5I_type_t kind = id >= 0 ? H5Iget_type(id) : H5I_BADID;
+    htri_t scale = kind == H5I_BADID ? -1 : kind == H5I_DATASET ? H5DSis_scale(id) : 0;
+    hid_t space = scale > 0 ? lsp_h5_keep(&handles, H5Dget_space(id)) : H5I_INVALID_HID;
+    int axes = space >= 0 ? H5Sget_simple_extent_dims(space, &dim, NULL) : -1;
+    *found = axes == 1 && dim == (hsize_t)length;
     (void)lsp_h5_close(&handles);
-    return scale;
+    return scale == 0 || axes >= 0;
 }
 
 /* A scale without values takes no storage, however long the axis: its dataset is never written. The text is
@@ -106,10 +111,10 @@ static bool attach_axis(hid_t file_id, hid_t dataset_id, unsigned axis, const ch
     bool taken = false, found = false;
     if (H5DSset_label(dataset_id, axis, label) < 0) return false;
     (void)snprintf(name, sizeof name, "%.50s", label);
-    found = is_scale(file_id, name, length, &taken);
+    if (!look_for_scale(file_id, name, length, &taken, &found)) return false;
     if (taken && !found) {
         (void)snprintf(name, sizeof name, "%.50s_%lld", label, (long long)length);
-        found = is_scale(file_id, name, length, &taken);
+        if (!look_for_scale(file_id, name, length, &taken, &found)) return false;
         if (taken && !found) return true;
     }
     if (!found && !make_scale(file_id, name, length)) return false;
@@ -138,12 +143,13 @@ lsp_status lsp_output_make(lsp_output *output, const lsp_output_dataset *dataset
     if (access >= 0 && H5Pset_alignment(access, ALIGNED_FROM, ALIGNMENT) >= 0)
         file_id = H5Fcreate(output->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     if (file_id < 0) status = fail(output, "the header");
-    if (status == LSP_OK && !put_reserve(file_id)) status = fail(output, "the header");
+    if (status == LSP_OK) status = put_reserve(output, file_id);
     for (int i = 0; status == LSP_OK && i < output->count; i++)
         if (!make_dataset(file_id, &datasets[i])) status = fail(output, datasets[i].name);
     for (int i = 0; status == LSP_OK && i < output->count; i++)
         if (!attach_scales(file_id, &datasets[i])) status = fail(output, datasets[i].name);
-    if (file_id >= 0 && H5Fclose(file_id) < 0 && status == LSP_OK) status = fail(output, "the header");
+    if (!lsp_h5_close_written(file_id, output->fd, false, status == LSP_OK) && status == LSP_OK)
+        status = fail(output, "the header");
     (void)lsp_h5_close_one(access);
     if (status != LSP_OK) return status;
     struct stat about;
@@ -186,7 +192,8 @@ lsp_status lsp_output_finish(lsp_output *output, const uint64_t *checksums)
     hid_t access = lsp_h5_access_serial(false);
     hid_t file_id = access < 0 ? access : H5Fopen(output->temporary, H5F_ACC_RDWR, access);
     lsp_status status = file_id < 0 ? fail(output, "the attributes") : put_all(output, file_id, checksums);
-    if (file_id >= 0 && H5Fclose(file_id) < 0 && status == LSP_OK) status = fail(output, "the attributes");
+    if (!lsp_h5_close_written(file_id, output->fd, false, status == LSP_OK) && status == LSP_OK)
+        status = fail(output, "the attributes");
     (void)lsp_h5_close_one(access);
     return status;
 }

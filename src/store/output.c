@@ -20,10 +20,12 @@ static lsp_status describe_part(lsp_output *output, const lsp_output_dataset *da
     lsp_context *ctx = output->ctx;
     lsp_error err;
     part->dataset_id = H5I_INVALID_HID;
-    part->name = dataset->name ? lsp_memory_strdup(dataset->name) : NULL;
-    if (!part->name || part->name[0] != '/' || !part->name[1])
+    if (!dataset->name || dataset->name[0] != '/' || !dataset->name[1])
         return lsp_context_fail(ctx, LSP_ERR_USAGE, "a dataset of '%s' needs a name that begins with /",
                                 output->file);
+    part->name = lsp_memory_strdup(dataset->name);
+    if (!part->name)
+        return lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to create '%s'", output->file);
     int64_t size = (int64_t)lsp_dtype_size(dataset->type);
     for (int a = 0; a < dataset->axes && a < 4; a++)
         if (dataset->dims[a] < 0 || !lsp_checked_mul(size, dataset->dims[a], &size))
@@ -100,19 +102,22 @@ static lsp_status open_parts(lsp_output *output)
     lsp_context *ctx = output->ctx;
     lsp_status status = LSP_OK;
     char reason[LSP_H5_REASON] = "";
-    hid_t access = lsp_h5_access_parallel(ctx->comm);
-    output->file_id = access < 0 ? access : H5Fopen(output->temporary, H5F_ACC_RDWR, access);
+    hid_t access = H5I_INVALID_HID;
+    status = lsp_h5_access_agreed(ctx, output->temporary, true, &access);
+    if (status != LSP_OK) return status;
+    output->file_id = H5Fopen(output->temporary, H5F_ACC_RDWR, access);
     if (output->file_id < 0)
-        status = lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s' on all ranks: %s", output->temporary,
-                                  lsp_h5_reason(reason, sizeof reason));
+        status =
+            lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s' on all ranks: %s; check the file system",
+                             output->temporary, lsp_h5_reason(reason, sizeof reason));
     (void)lsp_h5_close_one(access);
     status = lsp_context_agree(ctx, status);
     for (int i = 0; i < output->count && status == LSP_OK; i++) {
         output->parts[i].dataset_id = H5Dopen2(output->file_id, output->parts[i].name, H5P_DEFAULT);
         if (output->parts[i].dataset_id < 0)
-            status = lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open dataset '%s' of '%s' on all ranks: %s",
-                                      output->parts[i].name, output->temporary,
-                                      lsp_h5_reason(reason, sizeof reason));
+            status = lsp_context_fail(
+                ctx, LSP_ERR_FILE, "cannot open dataset '%s' of '%s' on all ranks: %s; check the file system",
+                output->parts[i].name, output->temporary, lsp_h5_reason(reason, sizeof reason));
         status = lsp_context_agree(ctx, status);
     }
     return status;
@@ -149,11 +154,12 @@ lsp_status lsp_output_create(lsp_context *ctx, const char *file, bool overwrite,
 bool lsp_output_close(lsp_output *output)
 {
     bool fine = true;
+    if (lsp_context_deserted(output->ctx)) return false; /* it would wait for ranks that never come */
     for (int i = 0; i < output->count; i++) {
         fine = lsp_h5_close_one(output->parts[i].dataset_id) && fine;
         output->parts[i].dataset_id = H5I_INVALID_HID;
     }
-    fine = lsp_h5_close_one(output->file_id) && fine;
+    fine = lsp_h5_close_written(output->file_id, output->fd, true, fine) && fine;
     output->file_id = H5I_INVALID_HID;
     return fine;
 }
@@ -162,7 +168,9 @@ void lsp_output_free(lsp_output *output)
 {
     if (!output) return;
     if (output->fd >= 0) (void)close(output->fd);
-    if (output->made) (void)unlink(output->temporary);
+    /* Where MPI has failed nobody knows whether rank 0 comes to this. */
+    if (output->made || (output->ctx && output->ctx->broken && output->temporary[0]))
+        (void)unlink(output->temporary);
     for (int i = 0; i < output->count; i++) lsp_memory_free(output->parts[i].name);
     lsp_memory_free(output->parts);
     for (lsp_attribute *next, *a = output->attributes; a; a = next) {

@@ -80,23 +80,33 @@ static lsp_status open_handles(lsp_tensor *tensor, const lsp_dataset_facts *fact
 {
     lsp_context *ctx = tensor->ctx;
     char reason[LSP_H5_REASON] = "";
-    hid_t access = facts->virtual_set ? lsp_h5_access_serial(false) : lsp_h5_access_parallel(ctx->comm);
-    hid_t of_dataset = dataset_access(facts, lsp_dtype_size(facts->type));
-    tensor->file_id = access < 0 ? access : H5Fopen(tensor->file, H5F_ACC_RDONLY, access);
-    if (tensor->file_id < 0) (void)lsp_h5_reason(reason, sizeof reason);
+    hid_t access = H5I_INVALID_HID, of_dataset = dataset_access(facts, lsp_dtype_size(facts->type));
     lsp_status status = LSP_OK;
+    if (of_dataset < 0)
+        status = lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s': %s; check the file system",
+                                  tensor->file, lsp_h5_reason(reason, sizeof reason));
+    status = lsp_context_agree(ctx, status);
+    if (status == LSP_OK) status = lsp_h5_access_agreed(ctx, tensor->file, !facts->virtual_set, &access);
+    if (status != LSP_OK) {
+        (void)lsp_h5_close_one(of_dataset);
+        return status;
+    }
+    tensor->file_id = H5Fopen(tensor->file, H5F_ACC_RDONLY, access);
+    if (tensor->file_id < 0) (void)lsp_h5_reason(reason, sizeof reason);
     if (tensor->file_id < 0)
         status =
-            lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s' on all ranks: %s", tensor->file, reason);
+            lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s' on all ranks: %s; check the file system",
+                             tensor->file, reason);
     /* Both openings are collective: no rank goes on alone. */
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) {
         tensor->dataset_id = H5Dopen2(tensor->file_id, tensor->dataset, of_dataset);
         if (tensor->dataset_id < 0) {
             (void)lsp_h5_reason(reason, sizeof reason);
-            status =
-                lsp_context_fail(ctx, LSP_ERR_CONTENT, "cannot open dataset '%s' of '%s' on all ranks: %s",
-                                 tensor->dataset, tensor->file, reason);
+            status = lsp_context_fail(
+                ctx, LSP_ERR_CONTENT,
+                "cannot open dataset '%s' of '%s' on all ranks: %s; copy or make the file again",
+                tensor->dataset, tensor->file, reason);
         }
         status = lsp_context_agree(ctx, status);
     }
@@ -119,11 +129,13 @@ static lsp_status make(lsp_context *ctx, const char *file, const char *dataset, 
     return lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to open '%s'", file);
 }
 
+/* Closing waits for the other ranks, which never come when MPI has failed here. */
 static bool dispose(lsp_tensor *tensor)
 {
     if (!tensor) return true;
-    bool fine = lsp_h5_close_one(tensor->dataset_id);
-    fine = lsp_h5_close_one(tensor->file_id) && fine;
+    bool alone = lsp_context_deserted(tensor->ctx);
+    bool fine = alone || lsp_h5_close_one(tensor->dataset_id);
+    fine = (alone || lsp_h5_close_one(tensor->file_id)) && fine;
     lsp_memory_free(tensor->file);
     lsp_memory_free(tensor->dataset);
     lsp_memory_free(tensor);

@@ -231,6 +231,7 @@ static void check_allgather(int64_t row_bytes, bool in_place)
 {
     unsigned char mine[7 * 30], all[MOST];
     int64_t counts[64], first[64], total = 0;
+    int room[128];
     assert_true(ranks <= 64);
     for (int r = 0; r < ranks; r++) {
         counts[r] = r * 5 % 7 + (ranks == 1);
@@ -240,7 +241,7 @@ static void check_allgather(int64_t row_bytes, bool in_place)
     memset(all, 0xA5, sizeof all);
     unsigned char *own = in_place ? all + first[rank] * row_bytes : mine;
     fill(own, rank, counts[rank] * row_bytes);
-    assert_int_equal(lsp_rows_allgather(own, all, counts, first, row_bytes, ctx->comm), MPI_SUCCESS);
+    assert_int_equal(lsp_rows_allgather(own, all, counts, first, row_bytes, room, ctx->comm), MPI_SUCCESS);
     for (int r = 0; r < ranks; r++) expect_from(all + first[r] * row_bytes, r, counts[r] * row_bytes, 0);
     expect_from(all + total * row_bytes, 0, 0, 100);
 }
@@ -276,6 +277,7 @@ static void check_chain(int first, int step, int members, int64_t bytes, lsp_cha
     memset(data, 0xA5, (size_t)bytes + 16);
     if (place == 0) fill(data, first, bytes);
     if (place >= 0) {
+        assert_int_equal(lsp_chain_reserve(chain, bytes), MPI_SUCCESS);
         assert_int_equal(lsp_chain_start(chain, data, bytes, previous, next, 5, ctx->comm), MPI_SUCCESS);
         while (!lsp_chain_idle(chain)) {
             assert_int_equal(lsp_chain_progress(chain), MPI_SUCCESS);
