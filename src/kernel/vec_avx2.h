@@ -208,6 +208,24 @@ INLINE vec vec_from(const void *p, lsp_dtype type)
 }
 
 #if BRAIN
+/* Of pairs of bf16 the first ones, in the lower halves, and the second ones. */
+INLINE vec vec_first_brain(vec pairs)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+
+INLINE vec vec_second_brain(vec pairs)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-0x10000)));
+}
+
+/* The larger magnitudes, `largest` being one; as integers: NaN is above infinity. */
+INLINE vec vec_largest_bits(vec largest, vec a)
+{
+    return _mm256_castsi256_ps(
+        _mm256_max_epu32(_mm256_castps_si256(largest), _mm256_castps_si256(vec_abs(a))));
+}
+
 /* Rounded to bf16, which stays in f32. */
 INLINE vec vec_round_brain(vec a)
 {

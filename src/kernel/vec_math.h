@@ -111,54 +111,43 @@ INLINE real real_ceil_even(real x)
 #endif
 }
 
-/* 2^x for an integer x <= 0 (bf16: any), also -inf; NaN stays NaN. */
+/* 2^x for an integer x <= 0, also -inf; NaN stays NaN. */
 INLINE real real_power(real x)
 {
-    if (BRAIN) return vec_exp2(false, vec_set(x), vec_zero())[0];
     if (x < (real)1 - EXPONENT_BIAS) return (real)0;
     if (x != x) return x;
     return vec_exponent_from_low_bits(vec_set(x + (ROUND_SHIFT + EXPONENT_BIAS)))[0];
 }
 
 #if BRAIN
-#    ifndef VEC_HAS_SPLIT
-/* x = whole + fraction with 0 <= fraction <= 1, for x below half the largest power of two; whole is kept as the bits
- * of 2^whole. */
-typedef struct split_exponent {
-    vec fraction, power;
-} split_exponent;
-
-INLINE split_exponent vec_split_floor(vec x)
-{
-    x = vec_max(vec_set(-EXPONENT_BIAS), x); /* in this order NaN stays */
-    vec whole = vec_floor(x);
-    return (split_exponent){vec_sub(x, whole),
-                            vec_exponent_from_low_bits(vec_add(whole, vec_set(ROUND_SHIFT + EXPONENT_BIAS)))};
-}
-
-/* a * 2^whole. A product, not an addition to the exponent, because only that keeps NaN. */
-INLINE vec vec_scale(vec a, split_exponent exponent)
-{
-    return vec_mul(a, exponent.power);
-}
-#    endif
-
-/* 2^(u - BRAIN_BIAS) for u <= BRAIN_BIAS, rounded to bf16: 2^f = 1 + f P(f) on [0, 1], relative error 8.6e-5 before
- * the rounding. Near BRAIN_BIAS, u has 17 bits after the point: f is exact, so that every instruction set rounds
- * alike (below 2^-100 this ends; such a weight is lost beside 1). The rounding is that of adding 1.5 * 2^16 to a
- * number in [1, 2]; the bias goes out with the coefficients, which carry 2^-BRAIN_BIAS. */
-#    define BRAIN_BIAS  100.0F
+/* 2^(s - base) rounded to bf16, for u = s + BRAIN_BIAS and base an even integer, s <= base + 24, or -inf (0): 2^f = 1 + f P(f)
+ * on [0, 1], relative error 8.6e-5 before the rounding. Next to the bias s keeps 13 bits after the point, which costs
+ * as little; so the fraction is exact, and does not know base. The rounding is that of adding 1.5 * 2^16 to a
+ * number in [1, 2]; that the coefficients carry 2^-BRAIN_SPARE leaves room below the smallest power. */
+#    define BRAIN_BIAS  1024.0F
+#    define BRAIN_SPARE 100.0F
 #    define BRAIN_UNIT  0x1p-100F
 #    define BRAIN_ROUND (0x1.8p16F * BRAIN_UNIT)
 
-INLINE vec vec_exp2_brain(vec u)
+INLINE vec vec_round_power(vec fraction)
 {
     static const real coefficients[] = {0.6951168F * BRAIN_UNIT, 0.22764492F * BRAIN_UNIT,
                                         0.0770671F * BRAIN_UNIT};
-    split_exponent exponent = vec_split_floor(u);
-    vec tail = vec_polynomial(coefficients, 3, exponent.fraction);
-    vec rounded = vec_fma(tail, exponent.fraction, vec_set(BRAIN_ROUND + BRAIN_UNIT));
-    return vec_scale(vec_sub(rounded, vec_set(BRAIN_ROUND)), exponent);
+    vec tail = vec_polynomial(coefficients, 3, fraction);
+    return vec_sub(vec_fma(tail, fraction, vec_set(BRAIN_ROUND + BRAIN_UNIT)), vec_set(BRAIN_ROUND));
+}
+
+INLINE vec vec_exp2_brain(vec u, real base)
+{
+    const real shift = base + (BRAIN_BIAS - BRAIN_SPARE);
+#    ifdef VEC_HAS_SPLIT_NEAREST
+    return vec_scale_whole(vec_round_power(vec_fraction_floor(u)), vec_sub(u, vec_set(shift)));
+#    else
+    u = vec_max(vec_set(shift - EXPONENT_BIAS), u); /* in this order NaN stays */
+    vec whole = vec_floor(u);
+    vec exponent = vec_add(whole, vec_set(ROUND_SHIFT + EXPONENT_BIAS - shift));
+    return vec_mul(vec_round_power(vec_sub(u, whole)), vec_exponent_from_low_bits(exponent));
+#    endif
 }
 #endif
 

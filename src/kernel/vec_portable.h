@@ -183,6 +183,24 @@ INLINE vec vec_zip_high(vec a, vec b)
 }
 
 #if BRAIN
+/* Of pairs of bf16 the first ones, in the lower halves, and the second ones. */
+INLINE vec vec_first_brain(vec pairs)
+{
+    return (vec)((vec_bits)pairs << 16);
+}
+
+INLINE vec vec_second_brain(vec pairs)
+{
+    return (vec)((vec_bits)pairs & 0xFFFF0000U);
+}
+
+/* The larger magnitudes, `largest` being one; as integers: NaN is above infinity. */
+INLINE vec vec_largest_bits(vec largest, vec a)
+{
+    vec_bits x = (vec_bits)largest, y = (vec_bits)vec_abs(a);
+    return vec_choose((vec_bits)(x > y), largest, vec_abs(a));
+}
+
 /* Rounded to bf16, which stays in f32. */
 INLINE vec vec_round_brain(vec a)
 {
