@@ -48,11 +48,15 @@ typedef struct look_call {
  * finite. */
 INLINE vec look_weights(real base, real weight, vec s, vec *rest)
 {
-    vec shift = vec_set((ROUND_SHIFT + EXPONENT_BIAS) - base);
     s = vec_max(s, vec_set(base - EXPONENT_BIAS));
+#    if REAL_BITS == 64
+    vec power = vec_exp2(false, s, vec_set(base));
+#    else
+    vec shift = vec_set((ROUND_SHIFT + EXPONENT_BIAS) - base);
     vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
     vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
     vec power = vec_mul(vec_fma(tail, fraction, vec_set((real)1)), vec_exponent_from_low_bits(rounded));
+#    endif
     *rest = vec_sub(s, vec_set(base));
     return vec_mul(power, vec_set(weight));
 }

@@ -11,11 +11,12 @@
 
 enum { DISTANCE_LIMIT = 1 << 30 };
 
-/* In f32 a sum over d runs in two pieces, or more of 64, added one after the other: rounding of scores is most of the
- * kernel's error, and grows with the length of a chain. Elsewhere it is far below what counts. */
+/* A sum over d runs in two pieces, or more of 64, added one after the other: rounding of scores is most of the
+ * kernel's error, and grows with the length of a chain. In f64 only where a chain would be longer than 64; not in bf16,
+ * where it is far below what counts. */
 INLINE int64_t score_piece(int64_t depth)
 {
-    if (BRAIN || LSP_REAL != LSP_F32 || depth <= 32) return depth;
+    if (BRAIN || depth <= (LSP_REAL == LSP_F32 ? 32 : 64)) return depth;
     return lsp_min(64, lsp_ceil_div(depth, 2));
 }
 

@@ -47,7 +47,7 @@ INLINE vec softmax_power(const bool near, score_power how, vec scores)
  * it is subtracted first. */
 INLINE score_power softmax_near(row_group *group, int r, int64_t key, int64_t key_end)
 {
-    const real far = BRAIN ? (real)0x1p9 : REAL_BITS == 32 ? (real)0x1p20 : (real)0x1p49;
+    const real far = BRAIN ? (real)0x1p9 : REAL_BITS == 32 ? (real)0x1p20 : (real)0x1p45;
     score_power how = {group->factor, group->base[r]};
     if (how.base <= far && how.base >= -far) return how;
     vec factor = vec_set(how.factor), shift = vec_set(-how.base);

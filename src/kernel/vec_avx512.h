@@ -183,6 +183,19 @@ INLINE vec vec_fraction(vec a)
     return VOP(reduce)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
+#if REAL_BITS == 64
+/* The same to the nearest sixteenth; and one of 16 numbers by the low bits of a mantissa. */
+INLINE vec vec_fraction_step(vec a)
+{
+    return VOP(reduce)(a, 4 << 4 | _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_pick_step(const real *steps, vec which)
+{
+    return _mm512_permutex2var_pd(vec_load(steps), _mm512_castpd_si512(which), vec_load(steps + LANES));
+}
+#endif
+
 INLINE vec vec_fraction_floor(vec a)
 {
     return VOP(reduce)(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);

@@ -152,6 +152,15 @@ INLINE vec vec_add_exponent(vec a, vec power)
     return (vec)((vec_bits)a + ((vec_bits)power << MANTISSA_BITS));
 }
 
+#if REAL_BITS == 64
+/* 2^(i / 16) for the signed number i in the low bits of a mantissa, from the bits of the 16 fractions less those of i. */
+INLINE vec vec_power_of_step(const uint64_t *steps, vec sixteenths)
+{
+    vec_bits bits = (vec_bits)sixteenths;
+    return (vec)((vec_bits){steps[bits[0] & 15], steps[bits[1] & 15]} + (bits << 48));
+}
+#endif
+
 /* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
 INLINE vec vec_upper(vec a, const int half)
 {
