@@ -127,7 +127,8 @@ INLINE vec vec_exp2(const bool near, vec s, vec base)
     vec tail = vec_polynomial(coefficients, EXP2_TERMS, fraction);
     vec rest = vec_mul(tail, fraction);
 #    ifdef VEC_ROUNDS_TWICE
-    return vec_mul(scale, vec_add(vec_set(1), rest)); /* a product with the rest alone may be below all numbers */
+    scale = vec_mul(scale, vec_set(0x1p64)); /* or its product with the rest might be below all numbers */
+    return vec_mul(vec_add(vec_mul(scale, rest), scale), vec_set(0x1p-64));
 #    else
     return vec_fma(scale, rest, scale);
 #    endif
