@@ -20,7 +20,8 @@
  *     A call for a tile that a row does not see leaves the row's state bit-identical.
  *   - Tiles must come in ascending order; the tile height is a function of (d_k, d_v, type) alone.
  *   - AVX2 and AVX-512 give the same bits (same order of FMAs, same lane structure in sums).
- *   - bf16: operands rounded once, probabilities rounded, sums in f32, the running state and results in f32.
+ *   - bf16: operands rounded once, probabilities rounded, sums (of the rounded ones) in f32, the running state and
+ *     results in f32. The log-sum-exp of a row with one weight is off by its rounding, 2^-9 at most.
  * Kernels neither allocate, log, communicate nor fail.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -156,7 +157,7 @@ typedef struct lsp_kernel {
 
     /* Packs `count` K rows (type, contiguous rows of d_k) as keys [offset, offset + count) of a tile and
      * zeros the rest of the tile's K: call with all present keys of the tile at once. Returns the largest norm of
-     * a key as packed, infinity when one is not finite (or the computing type is bf16, which does not use it). */
+     * a key as packed, infinity when one is not finite. */
     double (*pack_k)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                      int64_t count, void *tile_k);
     /* The same for V; returns the largest absolute value, infinity when an element is not finite. */
@@ -166,7 +167,7 @@ typedef struct lsp_kernel {
      * sign goes in, and the rest to the scores: numbers that were bf16 stay exact. */
     void (*pack_queries)(int64_t d_k, const void *src, lsp_dtype type, int64_t rows, double factor, void *q);
 
-    /* Norms of packed queries (infinity for bf16). With the norms of keys they bound scores before these are known. */
+    /* Norms of packed queries. With the norms of keys (in bf16 and the factor) they bound scores before these are known. */
     void (*query_norms)(int64_t d_k, int64_t rows, const void *q, double *norm);
 
     /* Advances the rows' state by one key tile. */

@@ -35,7 +35,7 @@ INLINE vec pack_load(const void *src, lsp_dtype type, size_t size, int64_t index
 #if BRAIN
     if (type == LSP_F64)
         for (int i = 0; i < LANES; i++) round_double_brain(block + i * (int)sizeof(double));
-    return vec_round_brain(vec_from(from, type));
+    return type == LSP_BF16 ? vec_from(from, type) : vec_round_brain(vec_from(from, type));
 #else
     return vec_from(from, type);
 #endif
@@ -51,6 +51,21 @@ INLINE vec pack_units(const void *src, lsp_dtype type, size_t size, int64_t inde
     return first;
 #endif
 }
+
+#if BRAIN
+/* The same of stored bf16 as it stands, a pair in each lane; `count` elements of them are there. */
+INLINE vec pack_pairs(const void *src, int64_t index, int64_t count)
+{
+    const char *from = (const char *)src + (size_t)index * sizeof(uint16_t);
+    real block[LANES] = {0};
+    if (count <= 0) return vec_zero();
+    if (count < 2 * LANES) {
+        memcpy(block, from, (size_t)count * sizeof(uint16_t));
+        from = (const char *)block;
+    }
+    return vec_load((const real *)(const void *)from);
+}
+#endif
 
 /* What packing reads next is asked for so many bytes ahead. */
 enum { PACK_AHEAD = 4096 };
@@ -90,12 +105,66 @@ INLINE double pack_largest(vec largest, vec check)
     return most;
 }
 
-/* LANES keys times the LANES units from element d on. Unless all of them are there (a constant), keys [begin, end)
+/* Elements of a key that go into one vector of a block: in bf16 those of LANES pairs where they are stored so. */
+INLINE int64_t pack_width(lsp_dtype type)
+{
+    return LANES * (BRAIN && type == LSP_BF16 ? 2 : UNIT_ELEMENTS);
+}
+
+INLINE vec pack_key(const void *src, lsp_dtype type, size_t size, int64_t index, int64_t count)
+{
+#if BRAIN
+    if (type == LSP_BF16) return pack_pairs(src, index, count);
+#endif
+    return pack_units(src, type, size, index, count);
+}
+
+INLINE vec unit_square(vec units, vec squares)
+{
+    return unit_fma((unit_vec)units, (unit_vec)units, squares);
+}
+
+/* Stores a column of a strip, or in bf16 a pair of them, and adds to the squares of the keys' norms in the order of a
+ * product: so every instruction set has the same norms. */
+INLINE vec pack_columns(vec first, vec second, real *dst, vec squares)
+{
+    vec_store(dst, first);
+    if (SWAP) {
+        vec_store(dst + STRIP_KEYS, second);
+        squares = unit_square(second, squares);
+    }
+    return unit_square(first, squares);
+}
+
+/* A block's transposed vectors, of which `count` columns are there. */
+INLINE vec pack_strip(const vec *block, lsp_dtype type, int64_t count, real *dst, vec squares)
+{
+#if BRAIN
+    const bool split = type == LSP_BF16 && UNIT_ELEMENTS == 1;
+    UNROLL
+    for (int i = 0; i < LANES && split; i++) {
+        if (2 * i >= count) break;
+        vec first = vec_first_brain(block[i]), second = vec_second_brain(block[i]);
+        squares = pack_columns(first, second, dst + 2 * i * STRIP_KEYS, squares);
+    }
+    if (split) return squares;
+#else
+    (void)type;
+#endif
+    UNROLL
+    for (int i = 0; i < LANES; i += PAIR / UNIT_ELEMENTS) {
+        if (i >= count) break;
+        squares = pack_columns(block[i], block[i + PAIR / UNIT_ELEMENTS - 1], dst + i * STRIP_KEYS, squares);
+    }
+    return squares;
+}
+
+/* LANES keys times the elements of a vector from d on. Unless all of them are there (a constant), keys [begin, end)
  * are, and src row 0 is key `begin`. dst is column 0 of a strip. Adds to the squares of the keys' norms. */
 INLINE vec pack_block(const bool whole, const lsp_tile_shape *shape, const void *src, lsp_dtype type,
                       size_t size, int64_t begin, int64_t end, int64_t d, real *dst, vec squares)
 {
-    int64_t d_k = shape->d_k, left = whole ? LANES * UNIT_ELEMENTS : d_k - d;
+    int64_t d_k = shape->d_k, width = pack_width(type), left = whole ? width : d_k - d;
     const char *from = (const char *)src + (size_t)d * size;
     vec block[LANES];
     UNROLL
@@ -103,34 +172,27 @@ INLINE vec pack_block(const bool whole, const lsp_tile_shape *shape, const void 
         if (whole) {
             const char *row = from + (size_t)(i * d_k) * size;
             pack_prefetch(row);
-            block[i] = pack_units(row, type, size, 0, left);
+            block[i] = pack_key(row, type, size, 0, left);
         } else {
             block[i] =
-                i >= begin && i < end ? pack_units(from, type, size, (i - begin) * d_k, left) : vec_zero();
+                i >= begin && i < end ? pack_key(from, type, size, (i - begin) * d_k, left) : vec_zero();
         }
     }
     transpose(block);
-    int64_t first = d / UNIT_ELEMENTS;
-    int64_t columns = whole ? LANES : lsp_min(LANES, shape->k_depth / UNIT_ELEMENTS - first);
-    UNROLL
-    for (int i = 0; i < LANES; i++) {
-        if (i >= columns) break;
-        vec_store(dst + (first + i) * STRIP_KEYS, block[i]);
-        if (!BRAIN) squares = vec_fma(block[i], block[i], squares);
-    }
-    return squares;
+    int64_t columns = (whole ? width : lsp_min(width, shape->k_depth - d)) / UNIT_ELEMENTS;
+    return pack_strip(block, type, columns, dst + d / UNIT_ELEMENTS * STRIP_KEYS, squares);
 }
 
-/* LANES keys, of which [begin, end) are present. Returns the squares of their norms (bf16: nothing of use). */
+/* LANES keys, of which [begin, end) are present. Returns the squares of their norms. */
 INLINE vec pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size, int64_t begin,
                      int64_t end, real *dst)
 {
     vec squares = vec_zero();
-    int64_t d = 0;
+    int64_t d = 0, width = pack_width(type);
     if (begin == 0 && end == LANES)
-        for (; d + LANES * UNIT_ELEMENTS <= shape->d_k; d += LANES * UNIT_ELEMENTS)
+        for (; d + width <= shape->d_k; d += width)
             squares = pack_block(true, shape, src, type, size, begin, end, d, dst, squares);
-    for (; d < shape->d_k; d += LANES * UNIT_ELEMENTS)
+    for (; d < shape->d_k; d += width)
         squares = pack_block(false, shape, src, type, size, begin, end, d, dst, squares);
     return squares;
 }
@@ -148,8 +210,7 @@ INLINE double pack_k_from(const lsp_tile_shape *shape, const void *src, lsp_dtyp
         vec squares = pack_keys(shape, from, type, size, begin, end, strip + key % STRIP_KEYS);
         largest = vec_max(largest, squares), total = vec_add(total, squares);
     }
-    double norm = pack_largest(largest, total);
-    return BRAIN ? (double)INFINITY : sqrt(norm);
+    return sqrt(pack_largest(largest, total));
 }
 
 static double pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
@@ -172,12 +233,15 @@ INLINE void pack_values(const void *const *rows, lsp_dtype type, size_t size, in
     for (int i = 0; i < UNIT_ELEMENTS; i++) {
         if (rows[i]) pack_prefetch((const char *)rows[i] + (size_t)c * size);
         value[i] = rows[i] ? pack_load(rows[i], type, size, c, left) : vec_zero();
-        *check = vec_fma(value[i], vec_zero(), *check);
-        *largest = vec_max(*largest, vec_abs(value[i]));
     }
-#ifdef VEC_HAS_PAIRS
-    vec_store(dst + c, unit_pair(value[0], value[1]));
+#if BRAIN
+    (void)check;
+    vec units = unit_pair(value);
+    *largest = unit_largest(*largest, units);
+    vec_store(dst + c, units);
 #else
+    *check = vec_fma(value[0], vec_zero(), *check);
+    *largest = vec_max(*largest, vec_abs(value[0]));
     vec_store(dst + c, value[0]);
 #endif
 }
@@ -207,9 +271,15 @@ INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtyp
             pack_values(rows, type, size, c, shape->d_v - c, &largest[0], &check[0], dst);
     }
     UNROLL
-    for (int i = 1; i < CHAINS; i++) {
+    for (int i = 0; i < CHAINS; i++) {
+#if BRAIN
+        /* Bits of magnitudes, infinity and NaN among them. */
+        vec first = UNIT_ELEMENTS == 2 ? vec_first_brain(largest[i]) : largest[i],
+            second = vec_second_brain(largest[i]);
+        largest[i] = vec_max(first, second), check[i] = vec_add(first, second);
+#endif
         largest[0] = vec_max(largest[0], largest[i]);
-        check[0] = vec_add(check[0], check[i]);
+        if (i > 0) check[0] = vec_add(check[0], check[i]);
     }
     return pack_largest(largest[0], check[0]);
 }
@@ -275,11 +345,45 @@ static void pack_queries(int64_t d_k, const void *src, lsp_dtype type, int64_t r
     }
 }
 
+#if BRAIN
+INLINE double packed_number(const void *q, int64_t index)
+{
+#    ifdef VEC_HAS_PAIRS
+    uint32_t bits = (uint32_t)((const uint16_t *)q)[index] << 16;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return (double)number;
+#    else
+    return (double)((const float *)q)[index];
+#    endif
+}
+
+/* In one order on every instruction set: bits of weights depend on whether a maximum stays. */
+static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
+{
+    enum { CHAINS = 8 };
+    int64_t width = lsp_round_up(d_k, PAIR);
+    for (int64_t first = 0; first < rows * width; first += width) {
+        double sums[CHAINS] = {0}, sum = 0;
+        int64_t d = 0;
+        for (; d + CHAINS <= width; d += CHAINS) {
+            for (int i = 0; i < CHAINS; i++) {
+                double x = packed_number(q, first + d + i);
+                sums[i] += x * x;
+            }
+        }
+        for (; d < width; d++) {
+            double x = packed_number(q, first + d);
+            sums[0] += x * x;
+        }
+        for (int i = 0; i < CHAINS; i++) sum += sums[i];
+        *norm++ = sqrt(sum);
+    }
+}
+#else
 static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
 {
     for (int64_t r = 0; r < rows; r++) {
-        norm[r] = INFINITY;
-        if (BRAIN) continue;
         const real *row = (const real *)q + r * d_k;
         vec squares = vec_zero();
         for (int64_t d = 0; d < d_k; d += LANES) {
@@ -292,5 +396,6 @@ static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
         norm[r] = sqrt((double)sum);
     }
 }
+#endif
 
 #endif

@@ -63,16 +63,29 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
 }
 
+/* What scores are still to be multiplied by after packing; positive, as packing took the sign. */
+INLINE real score_factor(const lsp_score_rule *rule)
+{
+    real size = (real)(rule->factor < 0 ? -rule->factor : rule->factor);
+    return BRAIN && size > (real)0 ? size : (real)1;
+}
+
+/* What |score| cannot exceed. */
+INLINE double score_bound(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm)
+{
+    return q_norm * tile->k_norm * (double)score_factor(rule) * (1 + 1e-5);
+}
+
 /* Whether a row's running maximum, an even integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
  * no weight overflows, with what V makes of it, and none is lost to underflow. From the row's own numbers and the
  * tile's alone. */
 INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm, real max)
 {
-    const double above = REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
+    const double above = BRAIN ? 24 : REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
     const double v_limit = REAL_BITS == 32 ? 0x1p32 : 0x1p300;
-    double bound = q_norm * tile->k_norm * (1 + 1e-5);
-    return !BRAIN && rule->softcap == 0 && rule->slope == 0 && tile->v_max <= v_limit &&
-           bound - (double)max <= above && bound + (double)max <= range;
+    double bound = score_bound(tile, rule, q_norm);
+    return rule->softcap == 0 && rule->slope == 0 && tile->v_max <= v_limit && bound - (double)max <= above &&
+           bound + (double)max <= range;
 }
 
 /* Adds row `row` to the group, whether or not it may keep its maximum, unless it does not see the tile: then false. */
@@ -107,7 +120,7 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
 INLINE bool row_begins(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm)
 {
     const double most = REAL_BITS == 32 ? 24 : 100;
-    return q_norm * tile->k_norm <= most && row_keeps(tile, rule, q_norm, (real)0);
+    return score_bound(tile, rule, q_norm) <= most && row_keeps(tile, rule, q_norm, (real)0);
 }
 
 /* Adds row `row` to the group, unless it does not see the tile. */
@@ -119,7 +132,7 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
     double norm = rows->norm[row];
     if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
     group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
-    group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || *group->max[r] == (real)0);
+    group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || BRAIN || *group->max[r] == (real)0);
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */

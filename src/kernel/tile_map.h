@@ -49,7 +49,11 @@ typedef struct look_call {
  * are below base; `least` (a constant) keeps it finite where a score is -inf, which gives 0. */
 INLINE vec look_weights(const bool least, const real *powers, vec base, vec s, vec *rest)
 {
-#    ifdef VEC_HAS_SPLIT_NEAREST
+#    if REAL_BITS == 64
+    vec below = vec_sub(s, base);
+    *rest = least ? vec_max(below, vec_set(-EXPONENT_BIAS)) : below;
+    return vec_mul(vec_exp2(false, s, base), vec_set(powers[0]));
+#    elif defined(VEC_HAS_SPLIT_NEAREST)
     vec fraction = vec_fraction(s), whole = vec_sub(vec_sub(s, fraction), base);
     vec tail = vec_polynomial(powers, EXP2_TERMS, fraction);
     vec below = vec_sub(s, base);
@@ -66,13 +70,17 @@ INLINE vec look_weights(const bool least, const real *powers, vec base, vec s, v
 #    endif
 }
 
-/* Each of the two ways above has its coefficients. */
+/* Each of the ways above has its coefficients; in f64, whose power is of two factors, the weight is one more. */
 INLINE void look_powers(real weight, real *powers)
 {
-#    ifdef VEC_HAS_SPLIT_NEAREST
-    for (int i = 0; i <= EXP2_TERMS; i++) powers[i] = exp2_coefficients[i] * weight;
+#    if REAL_BITS == 64
+    powers[0] = weight;
+#    elif defined(VEC_HAS_SPLIT_NEAREST)
+    for (int i = 0; i < EXP2_TERMS; i++) powers[i] = exp2_coefficients[i] * weight;
+    powers[EXP2_TERMS] = weight;
 #    else
-    for (int i = 0; i <= EXP2_TERMS; i++) powers[i] = exp2_halves[i] * weight;
+    for (int i = 0; i < EXP2_TERMS; i++) powers[i] = exp2_halves[i] * weight;
+    powers[EXP2_TERMS] = weight * (real)0.5;
 #    endif
 }
 

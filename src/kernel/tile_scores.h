@@ -11,19 +11,13 @@
 
 enum { DISTANCE_LIMIT = 1 << 30 };
 
-/* In f32 a sum over d runs in two pieces, or more of 64, added one after the other: rounding of scores is most of the
- * kernel's error, and grows with the length of a chain. Elsewhere it is far below what counts. */
+/* A sum over d runs in two pieces, or more of 64, added one after the other: rounding of scores is most of the
+ * kernel's error, and grows with the length of a chain. In f64 only where a chain would be longer than 64; not in bf16,
+ * where it is far below what counts. */
 INLINE int64_t score_piece(int64_t depth)
 {
-    if (BRAIN || LSP_REAL != LSP_F32 || depth <= 32) return depth;
+    if (BRAIN || depth <= (LSP_REAL == LSP_F32 ? 32 : 64)) return depth;
     return lsp_min(64, lsp_ceil_div(depth, 2));
-}
-
-/* What scores are still to be multiplied by after packing; positive, as packing took the sign. */
-INLINE real score_factor(const lsp_score_rule *rule)
-{
-    real size = (real)(rule->factor < 0 ? -rule->factor : rule->factor);
-    return BRAIN && size > (real)0 ? size : (real)1;
 }
 
 /* acc += the products of units [d, d + depth), as a sum of their own. */
@@ -60,25 +54,29 @@ INLINE void scores_keep(const int cols, row_group *group, int r, int64_t key, co
 /* Or, in a fused group, their powers are, and the sums by lane, as softmax_row does it. */
 INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, base = vec_set(*group->max[r]);
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, power[UNIT_ELEMENTS];
+    const score_power how = {group->factor, *group->max[r]};
     UNROLL
-    for (int c = 0; c < COL_TILE; c++) {
-        vec power = vec_exp2(true, scores[c], base);
-        vec_store(group->p[r] + key + c * LANES, power);
-        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], power);
+    for (int c = 0; c < COL_TILE; c += UNIT_ELEMENTS) {
+        UNROLL
+        for (int i = 0; i < UNIT_ELEMENTS; i++) {
+            power[i] = softmax_power(true, how, scores[c + i]);
+            sums[(c + i) % SUM_VECS] = vec_add(sums[(c + i) % SUM_VECS], power[i]);
+        }
+        vec_store(group->p[r] + (key + c * LANES) / UNIT_ELEMENTS, unit_powers(power));
     }
 }
 
 /* Or both: the scores are stored, and of those above the row's limit a bit is set. */
 INLINE void scores_sift(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, base = vec_set(*group->max[r]);
-    vec limit = vec_set(group->limit[r]);
+    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, limit = vec_set(group->limit[r]);
+    const score_power how = {group->factor, *group->max[r]};
     UNROLL
     for (int c = 0; c < COL_TILE; c++) {
         vec_store(group->p[r] + key + c * LANES, scores[c]);
         group->hits[r][key / LANES + c] = (hit_lanes)vec_greater(scores[c], limit);
-        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], vec_exp2(true, scores[c], base));
+        sums[c % SUM_VECS] = vec_add(sums[c % SUM_VECS], softmax_power(true, how, scores[c]));
     }
 }
 
@@ -164,7 +162,7 @@ INLINE void scores_edge(row_group *group, int64_t key, int64_t key_end)
     key_end = lsp_min(key_end, lsp_round_up(group->end, KEY_GRAIN));
     for (int r = 0; r < ROW_TILE; r++) {
         scores_hide(group, r, key, key_end);
-        softmax_row(group, r, (score_power){(real)1, *group->max[r]}, key, key_end);
+        softmax_row(group, r, (score_power){group->factor, *group->max[r]}, key, key_end);
     }
 }
 

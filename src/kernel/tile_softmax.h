@@ -7,8 +7,7 @@
 #include "kernel/row_group.h"
 #include "kernel/vec_math.h"
 
-/* The new maxima, and the powers of two alpha by which what came before shrinks. Maxima are rounded up to even integers, but
- * not in bf16, where the rounding of weights must not touch that of the largest: it is 1. */
+/* The new maxima, rounded up to even integers, and the powers of two alpha by which what came before shrinks. */
 INLINE void softmax_scale(row_group *group)
 {
     for (int r = 0; r < group->rows; r++) {
@@ -18,8 +17,7 @@ INLINE void softmax_scale(row_group *group)
             continue;
         }
         if (!group->keep[r]) {
-            real tile_max = lanes_max(group->lane_max[r]) * group->factor;
-            if (!BRAIN) tile_max = real_ceil_even(tile_max);
+            real tile_max = real_ceil_even(lanes_max(group->lane_max[r]) * group->factor);
             now = before > tile_max ? before : tile_max;
         }
         /* A row whose scores are all -inf has no maximum to subtract; -inf minus -inf would be NaN. */
@@ -34,13 +32,14 @@ typedef struct score_power {
     real factor, base;
 } score_power;
 
-/* The probabilities of LANES keys from their scores. */
-INLINE vec softmax_power(score_power how, const real *scores)
+/* The probabilities of LANES keys from their scores; `near` as vec_exp2 has it. */
+INLINE vec softmax_power(const bool near, score_power how, vec scores)
 {
 #if BRAIN
-    return vec_exp2_brain(vec_fma(vec_load(scores), vec_set(how.factor), vec_set(BRAIN_BIAS - how.base)));
+    (void)near;
+    return vec_exp2_brain(vec_fma(scores, vec_set(how.factor), vec_set(BRAIN_BIAS)), how.base);
 #else
-    return vec_exp2(false, vec_load(scores), vec_set(how.base));
+    return vec_exp2(near, scores, vec_set(how.base));
 #endif
 }
 
@@ -48,7 +47,7 @@ INLINE vec softmax_power(score_power how, const real *scores)
  * it is subtracted first. */
 INLINE score_power softmax_near(row_group *group, int r, int64_t key, int64_t key_end)
 {
-    const real far = BRAIN ? (real)0x1p12 : REAL_BITS == 32 ? (real)0x1p20 : (real)0x1p49;
+    const real far = BRAIN ? (real)0x1p9 : REAL_BITS == 32 ? (real)0x1p20 : (real)0x1p45;
     score_power how = {group->factor, group->base[r]};
     if (how.base <= far && how.base >= -far) return how;
     vec factor = vec_set(how.factor), shift = vec_set(-how.base);
@@ -69,15 +68,12 @@ INLINE void softmax_row(row_group *group, int r, score_power how, int64_t key, i
         vec power[SUM_VECS * UNIT_ELEMENTS];
         UNROLL
         for (int v = 0; v < SUM_VECS * UNIT_ELEMENTS; v++) {
-            power[v] = softmax_power(how, p + key + v * LANES);
+            power[v] = softmax_power(false, how, vec_load(p + key + v * LANES));
             sum[v % SUM_VECS] = vec_add(sum[v % SUM_VECS], power[v]);
         }
-#ifdef VEC_HAS_PAIRS
-        vec_store(p + key / UNIT_ELEMENTS, unit_join(power[0], power[1]));
-#else
         UNROLL
-        for (int v = 0; v < SUM_VECS; v++) vec_store(p + key + v * LANES, power[v]);
-#endif
+        for (int v = 0; v < SUM_VECS; v++)
+            vec_store(p + key / UNIT_ELEMENTS + v * LANES, unit_powers(power + v * UNIT_ELEMENTS));
     }
     UNROLL
     for (int v = 0; v < SUM_VECS; v++) group->lane_sum[r][v] = sum[v];

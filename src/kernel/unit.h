@@ -33,6 +33,31 @@ INLINE vec unit_fma(unit_vec a, unit_vec b, vec acc)
 }
 #endif
 
+/* Units of the probabilities of UNIT_ELEMENTS * LANES keys. */
+INLINE vec unit_powers(const vec *power)
+{
+#ifdef VEC_HAS_PAIRS
+    return unit_join(power[0], power[1]);
+#else
+    return power[0];
+#endif
+}
+
+#ifndef VEC_HAS_PAIRS
+/* Units of the elements of UNIT_ELEMENTS vectors. */
+INLINE vec unit_pair(const vec *element)
+{
+    return element[0];
+}
+#    if BRAIN
+/* The larger magnitudes of two vectors of units, `largest` being one; as integers, in the order of numbers. */
+INLINE vec unit_largest(vec largest, vec units)
+{
+    return vec_largest_bits(largest, units);
+}
+#    endif
+#endif
+
 /* PAIR: numbers that stay together in a sum. SWAP: the second of a pair comes first. */
 enum { PAIR = BRAIN ? 2 : 1, SWAP = BRAIN && UNIT_ELEMENTS == 1 };
 

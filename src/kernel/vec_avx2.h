@@ -153,6 +153,16 @@ INLINE vec vec_add_exponent(vec a, vec power)
 #endif
 }
 
+#if REAL_BITS == 64
+/* 2^(i / 16) for the signed number i in the low bits of a mantissa, from the bits of the 16 fractions less those of i. */
+INLINE vec vec_power_of_step(const uint64_t *steps, vec sixteenths)
+{
+    __m256i bits = _mm256_castpd_si256(sixteenths), which = _mm256_and_si256(bits, _mm256_set1_epi64x(15));
+    __m256i step = _mm256_i64gather_epi64((const long long *)(const void *)steps, which, 8);
+    return _mm256_castsi256_pd(_mm256_add_epi64(step, _mm256_slli_epi64(bits, 48)));
+}
+#endif
+
 /* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
 INLINE vec vec_upper(vec a, const int half)
 {
@@ -208,6 +218,24 @@ INLINE vec vec_from(const void *p, lsp_dtype type)
 }
 
 #if BRAIN
+/* Of pairs of bf16 the first ones, in the lower halves, and the second ones. */
+INLINE vec vec_first_brain(vec pairs)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+
+INLINE vec vec_second_brain(vec pairs)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-0x10000)));
+}
+
+/* The larger magnitudes, `largest` being one; as integers: NaN is above infinity. */
+INLINE vec vec_largest_bits(vec largest, vec a)
+{
+    return _mm256_castsi256_ps(
+        _mm256_max_epu32(_mm256_castps_si256(largest), _mm256_castps_si256(vec_abs(a))));
+}
+
 /* Rounded to bf16, which stays in f32. */
 INLINE vec vec_round_brain(vec a)
 {

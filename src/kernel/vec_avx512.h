@@ -175,31 +175,30 @@ INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
 #endif
 }
 
-#if BRAIN
-/* x = whole + fraction with 0 <= fraction < 1, and a * 2^whole: one instruction each here; scaling takes the floor
- * itself. The fraction of an infinite x is 0. */
-#    define VEC_HAS_SPLIT
-typedef struct split_exponent {
-    vec fraction, whole;
-} split_exponent;
-
-INLINE split_exponent vec_split_floor(vec x)
-{
-    return (split_exponent){VOP(reduce)(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), x};
-}
-
-INLINE vec vec_scale(vec a, split_exponent exponent)
-{
-    return VOP(scalef)(a, exponent.whole);
-}
-#endif
-
-/* a - round(a), ties to even (0 where a is infinite), and a * 2^whole for integers: one instruction each. */
+/* a - round(a), ties to even, a - floor(a) (both 0 where a is infinite), and a * 2^floor(whole): one instruction each. */
 #define VEC_HAS_SPLIT_NEAREST
 #define EXP2_NEAR_ZERO 1
 INLINE vec vec_fraction(vec a)
 {
     return VOP(reduce)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+#if REAL_BITS == 64
+/* The same to the nearest sixteenth; and one of 16 numbers by the low bits of a mantissa. */
+INLINE vec vec_fraction_step(vec a)
+{
+    return VOP(reduce)(a, 4 << 4 | _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_pick_step(const real *steps, vec which)
+{
+    return _mm512_permutex2var_pd(vec_load(steps), _mm512_castpd_si512(which), vec_load(steps + LANES));
+}
+#endif
+
+INLINE vec vec_fraction_floor(vec a)
+{
+    return VOP(reduce)(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
 
 INLINE vec vec_scale_whole(vec a, vec whole)
@@ -289,6 +288,24 @@ INLINE vec vec_from(const void *p, lsp_dtype type)
 }
 
 #if BRAIN
+/* Of pairs of bf16 the first ones, in the lower halves, and the second ones. */
+INLINE vec vec_first_brain(vec pairs)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+
+INLINE vec vec_second_brain(vec pairs)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-0x10000)));
+}
+
+/* The larger magnitudes, `largest` being one; as integers: NaN is above infinity. */
+INLINE vec vec_largest_bits(vec largest, vec a)
+{
+    return _mm512_castsi512_ps(
+        _mm512_max_epu32(_mm512_castps_si512(largest), _mm512_castps_si512(vec_abs(a))));
+}
+
 /* Rounded to bf16, which stays in f32. */
 INLINE vec vec_round_brain(vec a)
 {

@@ -38,10 +38,17 @@ INLINE vec unit_join(vec low, vec high)
 }
 
 /* Units of the elements of two vectors that bf16 can hold. */
-INLINE vec unit_pair(vec first, vec second)
+INLINE vec unit_pair(const vec *element)
 {
-    __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first), 16);
-    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(second)));
+    __m512i low = _mm512_srli_epi32(_mm512_castps_si512(element[0]), 16);
+    return _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(element[1])));
+}
+
+/* The larger magnitudes of two vectors of units, `largest` being one; as integers, in the order of numbers. */
+INLINE vec unit_largest(vec largest, vec units)
+{
+    __m512i size = _mm512_and_si512(_mm512_castps_si512(units), _mm512_set1_epi16(0x7FFF));
+    return _mm512_castsi512_ps(_mm512_max_epu16(_mm512_castps_si512(largest), size));
 }
 
 #endif

@@ -9,34 +9,43 @@
 
 #include <math.h>
 
-/* 2^f = 1 + f P(f) on [-1/2, 1/2] and tanh(y) = y + y z P(z), z = y^2 <= 0.625^2: coefficients, lowest first, of
- * the polynomials with the least largest error. exp2 in f32: 1.06 ulp, to which rounding adds 0.7 at most, or,
- * where vec_fma rounds twice, more than is left of 2 ulp, so that there it has a term more; in f64 3e-17 relative;
- * tanh 9e-9 and 1.4e-17. */
-#if REAL_BITS == 32 && defined(VEC_ROUNDS_TWICE)
-#    define EXP2_COEFFICIENTS(x)                                                                             \
-        {                                                                                                    \
-            x * 0x1.62e430p-1F, x * 0x1.ebfbdcp-3F, x * 0x1.c6aee8p-5F, x * 0x1.3b2d4cp-7F,                  \
-                x * 0x1.5f3e52p-10F, x * 0x1.41fbbep-13F, x                                                  \
-        }
-#elif REAL_BITS == 32
-#    define EXP2_COEFFICIENTS(x)                                                                             \
-        {                                                                                                    \
-            x * 0x1.62e424p-1F, x * 0x1.ebf9b4p-3F, x * 0x1.c6bad0p-5F, x * 0x1.3cecd8p-7F,                  \
-                x * 0x1.5aa032p-10F, x                                                                       \
-        }
+/* 2^f = 1 + f P(f) on [-1/2, 1/2], in f64 on [-1/32, 1/32], and tanh(y) = y + y z P(z), z = y^2 <= 0.625^2:
+ * coefficients, lowest first, of the polynomials with the least largest error. exp2 in f32: 1.06 ulp, to which rounding
+ * adds 0.7 at most, or, where vec_fma rounds twice, more than is left of 2 ulp, so that there it has a term more; in f64
+ * 0.07 ulp, to which rounding adds 0.5 and the table of 2^(j / 16) as much; tanh 9e-9 and 1.4e-17. */
+#if REAL_BITS == 32
+#    ifdef VEC_ROUNDS_TWICE
+#        define EXP2_COEFFICIENTS(x)                                                                         \
+            {                                                                                                \
+                x * 0x1.62e430p-1F, x * 0x1.ebfbdcp-3F, x * 0x1.c6aee8p-5F, x * 0x1.3b2d4cp-7F,              \
+                    x * 0x1.5f3e52p-10F, x * 0x1.41fbbep-13F                                                 \
+            }
+#    else
+#        define EXP2_COEFFICIENTS(x)                                                                         \
+            {                                                                                                \
+                x * 0x1.62e424p-1F, x * 0x1.ebf9b4p-3F, x * 0x1.c6bad0p-5F, x * 0x1.3cecd8p-7F,              \
+                    x * 0x1.5aa032p-10F                                                                      \
+            }
+#    endif
+static const real exp2_coefficients[] = EXP2_COEFFICIENTS(1), exp2_halves[] = EXP2_COEFFICIENTS(0.5F);
 #else
-#    define EXP2_COEFFICIENTS(x)                                                                             \
-        {                                                                                                    \
-            x * 0x1.62e42fefa39efp-1, x * 0x1.ebfbdff82c5a4p-3, x * 0x1.c6b08d7049fe8p-5,                    \
-                x * 0x1.3b2ab6fba011ap-7, x * 0x1.5d87fe78cd6c6p-10, x * 0x1.4309130ed8ca4p-13,              \
-                x * 0x1.ffcbfba983a3ep-17, x * 0x1.62bfc79d5154fp-20, x * 0x1.b5267cda900f8p-24,             \
-                x * 0x1.e61b4f91944c9p-28, x * 0x1.e79bbe859ea20p-32, x                                      \
-        }
+static const real exp2_coefficients[] = {0x1.62e42fefa39f3p-1, 0x1.ebfbdff82c590p-3,  0x1.c6b08d6f2a289p-5,
+                                         0x1.3b2ab6fb41213p-7, 0x1.5d897e525c216p-10, 0x1.430a1d08ec681p-13};
+#    ifdef VEC_HAS_SPLIT_NEAREST
+static const real exp2_steps[] = {
+    0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
+    0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0,
+    0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
+    0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0};
+#    else
+/* As bits, from which the upper four of the fraction, which are j where 16 s is added to them, are taken away. */
+static const uint64_t exp2_steps[] = {
+    0x3FF0000000000000, 0x3FEFB5586CF9890F, 0x3FEF72B83C7D517B, 0x3FEF387A6E756238,
+    0x3FEF06FE0A31B715, 0x3FEEDEA64C123422, 0x3FEEBFDAD5362A27, 0x3FEEAB07DD485429,
+    0x3FEEA09E667F3BCD, 0x3FEEA11473EB0187, 0x3FEEACE5422AA0DB, 0x3FEEC49182A3F090,
+    0x3FEEE89F995AD3AD, 0x3FEF199BDD85529C, 0x3FEF5818DCFBA487, 0x3FEFA4AFA2A490DA};
+#    endif
 #endif
-/* 1 stands at the end, behind EXP2_TERMS of them. */
-static const real exp2_coefficients[] = EXP2_COEFFICIENTS((real)1),
-                  exp2_halves[] = EXP2_COEFFICIENTS((real)0.5);
 #if REAL_BITS == 32
 static const real tanh_coefficients[] = {-0x1.555532p-2F, 0x1.110726p-3F, -0x1.b83c5ap-5F, 0x1.52269cp-6F,
                                          -0x1.75e1d2p-8F};
@@ -47,7 +56,7 @@ static const real tanh_coefficients[] = {
     -0x1.df5578befc37fp-13, 0x1.43911f4ee36d4p-14, -0x1.0da7240f497c0p-16};
 #endif
 enum {
-    EXP2_TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0] - 1,
+    EXP2_TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0],
     TANH_TERMS = sizeof tanh_coefficients / sizeof tanh_coefficients[0]
 };
 
@@ -61,7 +70,7 @@ enum {
 #else
 #    define ROUND_SHIFT   0x1.8p52
 #    define EXPONENT_BIAS 1023.0
-#    define EVEN_BIAS     1024.0
+#    define STEP_SHIFT    0x1.8p48 /* to a sixteenth */
 #endif
 
 INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
@@ -76,17 +85,15 @@ INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
  * the normal numbers (needs flush-to-zero); NaN stays NaN. s is split into round(s), ties to even, and a fraction, which
  * does not know base. Where `near` (a constant) s is finite and the result a normal number, whether or not above 1, and,
  * where there is VEC_HAS_SPLIT_NEAREST, base is 0: with fewer instructions, the same bits. */
+#if REAL_BITS == 32
 INLINE vec vec_exp2(const bool near, vec s, vec base)
 {
-#ifdef VEC_HAS_SPLIT_NEAREST
+#    ifdef VEC_HAS_SPLIT_NEAREST
     vec fraction = vec_fraction(s), whole = vec_sub(s, fraction);
-    const real *coefficients = exp2_coefficients;
-    if (REAL_BITS == 64) /* or the compiler keeps them in registers, which then do not suffice for scores */
-        __asm__ volatile("" : "+r"(coefficients));
-    vec tail = vec_polynomial(coefficients, EXP2_TERMS, fraction);
-    vec power = vec_fma(tail, fraction, vec_set(coefficients[EXP2_TERMS]));
+    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
+    vec power = vec_fma(tail, fraction, vec_set((real)1));
     return vec_scale_whole(power, near ? whole : vec_sub(whole, base));
-#else
+#    else
     vec shift = vec_sub(vec_set(near ? ROUND_SHIFT : ROUND_SHIFT + EVEN_BIAS), base);
     if (!near) s = vec_max(vec_sub(base, vec_set(EVEN_BIAS)), s); /* in this order NaN stays */
     vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
@@ -98,8 +105,35 @@ INLINE vec vec_exp2(const bool near, vec s, vec base)
      * tie must not depend on it. */
     vec tail = vec_polynomial(exp2_halves, EXP2_TERMS, fraction);
     return vec_mul(vec_fma(tail, fraction, vec_set((real)0.5)), vec_exponent_from_low_bits(rounded));
-#endif
+#    endif
 }
+#else
+/* Here s is rounded to sixteenths, and 2^(j / 16) comes from a table. */
+INLINE vec vec_exp2(const bool near, vec s, vec base)
+{
+    const real *coefficients = exp2_coefficients;
+#    ifdef VEC_HAS_SPLIT_NEAREST
+    vec fraction = vec_fraction_step(s), whole = vec_sub(s, fraction);
+    vec step = vec_pick_step(exp2_steps, vec_add(s, vec_set(STEP_SHIFT)));
+    vec scale = vec_scale_whole(step, near ? whole : vec_sub(whole, base));
+    /* Or the compiler keeps them in registers, which then do not suffice for scores. */
+    __asm__ volatile("" : "+r"(coefficients));
+#    else
+    vec shift = vec_sub(vec_set(STEP_SHIFT), base);
+    if (!near) s = vec_max(vec_sub(base, vec_set(EXPONENT_BIAS)), s); /* in this order NaN stays */
+    vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
+    vec scale = vec_power_of_step(exp2_steps, rounded);
+#    endif
+    vec tail = vec_polynomial(coefficients, EXP2_TERMS, fraction);
+    vec rest = vec_mul(tail, fraction);
+#    ifdef VEC_ROUNDS_TWICE
+    scale = vec_mul(scale, vec_set(0x1p64)); /* or its product with the rest might be below all numbers */
+    return vec_mul(vec_add(vec_mul(scale, rest), scale), vec_set(0x1p-64));
+#    else
+    return vec_fma(scale, rest, scale);
+#    endif
+}
+#endif
 
 /* The smallest even integer that is at least x. */
 INLINE real real_ceil_even(real x)
@@ -111,54 +145,43 @@ INLINE real real_ceil_even(real x)
 #endif
 }
 
-/* 2^x for an integer x <= 0 (bf16: any), also -inf; NaN stays NaN. */
+/* 2^x for an integer x <= 0, also -inf; NaN stays NaN. */
 INLINE real real_power(real x)
 {
-    if (BRAIN) return vec_exp2(false, vec_set(x), vec_zero())[0];
     if (x < (real)1 - EXPONENT_BIAS) return (real)0;
     if (x != x) return x;
     return vec_exponent_from_low_bits(vec_set(x + (ROUND_SHIFT + EXPONENT_BIAS)))[0];
 }
 
 #if BRAIN
-#    ifndef VEC_HAS_SPLIT
-/* x = whole + fraction with 0 <= fraction <= 1, for x below half the largest power of two; whole is kept as the bits
- * of 2^whole. */
-typedef struct split_exponent {
-    vec fraction, power;
-} split_exponent;
-
-INLINE split_exponent vec_split_floor(vec x)
-{
-    x = vec_max(vec_set(-EXPONENT_BIAS), x); /* in this order NaN stays */
-    vec whole = vec_floor(x);
-    return (split_exponent){vec_sub(x, whole),
-                            vec_exponent_from_low_bits(vec_add(whole, vec_set(ROUND_SHIFT + EXPONENT_BIAS)))};
-}
-
-/* a * 2^whole. A product, not an addition to the exponent, because only that keeps NaN. */
-INLINE vec vec_scale(vec a, split_exponent exponent)
-{
-    return vec_mul(a, exponent.power);
-}
-#    endif
-
-/* 2^(u - BRAIN_BIAS) for u <= BRAIN_BIAS, rounded to bf16: 2^f = 1 + f P(f) on [0, 1], relative error 8.6e-5 before
- * the rounding. Near BRAIN_BIAS, u has 17 bits after the point: f is exact, so that every instruction set rounds
- * alike (below 2^-100 this ends; such a weight is lost beside 1). The rounding is that of adding 1.5 * 2^16 to a
- * number in [1, 2]; the bias goes out with the coefficients, which carry 2^-BRAIN_BIAS. */
-#    define BRAIN_BIAS  100.0F
+/* 2^(s - base) rounded to bf16, for u = s + BRAIN_BIAS and base an even integer, s <= base + 24, or -inf (0): 2^f = 1 + f P(f)
+ * on [0, 1], relative error 8.6e-5 before the rounding. Next to the bias s keeps 13 bits after the point, which costs
+ * as little; so the fraction is exact, and does not know base. The rounding is that of adding 1.5 * 2^16 to a
+ * number in [1, 2]; that the coefficients carry 2^-BRAIN_SPARE leaves room below the smallest power. */
+#    define BRAIN_BIAS  1024.0F
+#    define BRAIN_SPARE 100.0F
 #    define BRAIN_UNIT  0x1p-100F
 #    define BRAIN_ROUND (0x1.8p16F * BRAIN_UNIT)
 
-INLINE vec vec_exp2_brain(vec u)
+INLINE vec vec_round_power(vec fraction)
 {
     static const real coefficients[] = {0.6951168F * BRAIN_UNIT, 0.22764492F * BRAIN_UNIT,
                                         0.0770671F * BRAIN_UNIT};
-    split_exponent exponent = vec_split_floor(u);
-    vec tail = vec_polynomial(coefficients, 3, exponent.fraction);
-    vec rounded = vec_fma(tail, exponent.fraction, vec_set(BRAIN_ROUND + BRAIN_UNIT));
-    return vec_scale(vec_sub(rounded, vec_set(BRAIN_ROUND)), exponent);
+    vec tail = vec_polynomial(coefficients, 3, fraction);
+    return vec_sub(vec_fma(tail, fraction, vec_set(BRAIN_ROUND + BRAIN_UNIT)), vec_set(BRAIN_ROUND));
+}
+
+INLINE vec vec_exp2_brain(vec u, real base)
+{
+    const real shift = base + (BRAIN_BIAS - BRAIN_SPARE);
+#    ifdef VEC_HAS_SPLIT_NEAREST
+    return vec_scale_whole(vec_round_power(vec_fraction_floor(u)), vec_sub(u, vec_set(shift)));
+#    else
+    u = vec_max(vec_set(shift - EXPONENT_BIAS), u); /* in this order NaN stays */
+    vec whole = vec_floor(u);
+    vec exponent = vec_add(whole, vec_set(ROUND_SHIFT + EXPONENT_BIAS - shift));
+    return vec_mul(vec_round_power(vec_sub(u, whole)), vec_exponent_from_low_bits(exponent));
+#    endif
 }
 #endif
 

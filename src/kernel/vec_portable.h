@@ -152,6 +152,15 @@ INLINE vec vec_add_exponent(vec a, vec power)
     return (vec)((vec_bits)a + ((vec_bits)power << MANTISSA_BITS));
 }
 
+#if REAL_BITS == 64
+/* 2^(i / 16) for the signed number i in the low bits of a mantissa, from the bits of the 16 fractions less those of i. */
+INLINE vec vec_power_of_step(const uint64_t *steps, vec sixteenths)
+{
+    vec_bits bits = (vec_bits)sixteenths;
+    return (vec)((vec_bits){steps[bits[0] & 15], steps[bits[1] & 15]} + (bits << 48));
+}
+#endif
+
 /* Lanes [half, 2 half) moved to the beginning; half is a constant power of two. */
 INLINE vec vec_upper(vec a, const int half)
 {
@@ -183,6 +192,24 @@ INLINE vec vec_zip_high(vec a, vec b)
 }
 
 #if BRAIN
+/* Of pairs of bf16 the first ones, in the lower halves, and the second ones. */
+INLINE vec vec_first_brain(vec pairs)
+{
+    return (vec)((vec_bits)pairs << 16);
+}
+
+INLINE vec vec_second_brain(vec pairs)
+{
+    return (vec)((vec_bits)pairs & 0xFFFF0000U);
+}
+
+/* The larger magnitudes, `largest` being one; as integers: NaN is above infinity. */
+INLINE vec vec_largest_bits(vec largest, vec a)
+{
+    vec_bits x = (vec_bits)largest, y = (vec_bits)vec_abs(a);
+    return vec_choose((vec_bits)(x > y), largest, vec_abs(a));
+}
+
 /* Rounded to bf16, which stays in f32. */
 INLINE vec vec_round_brain(vec a)
 {
