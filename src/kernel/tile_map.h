@@ -82,7 +82,7 @@ INLINE bool look_block(const int rows, const look_call *call, row_group *group, 
     register_tile acc;
     product(rows, COL_TILE, piece, group->q, k, STRIP_KEYS, acc);
     for (int64_t d = piece; d < depth; d += piece)
-        scores_piece(rows, COL_TILE, group, d, lsp_min(depth - d, piece), k + d * STRIP_KEYS, key, acc);
+        scores_piece(rows, COL_TILE, group, d, lsp_min(depth - d, piece), k + d * STRIP_KEYS, key, NULL, acc);
     vec sum[COL_TILE], most[COL_TILE];
     UNROLL
     for (int c = 0; c < COL_TILE; c++) sum[c] = vec_load(call->sum + key + c * LANES), most[c] = vec_zero();
