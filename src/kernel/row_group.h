@@ -4,12 +4,10 @@
 #ifndef LSP_KERNEL_ROW_GROUP_H
 #define LSP_KERNEL_ROW_GROUP_H
 
-#include "base/checked.h"
-#include "kernel/unit.h"
+#include "kernel/ahead.h"
 
 enum {
     SUM_VECS = SUM_LANES / LANES,
-    CACHE_LINE = 64,
     KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS, /* keys that a loop over probabilities takes at a time */
     TILE_KEYS_MOST = 512
 };
@@ -42,6 +40,7 @@ typedef struct row_group {
     bool sifts;           /* it looks for scores above `limit`; a fused group sets a bit of `hits` for each */
     real limit[ROW_TILE]; /* finite or -inf */
     hit_lanes hits[ROW_TILE][TILE_KEYS_MOST / LANES]; /* a bit for each lane of a vector */
+    group_ahead ahead;
 } row_group;
 
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */
@@ -59,6 +58,7 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
 {
     group->rows = 0;
     group->sifts = false;
+    group_ahead_start(&group->ahead, scratch);
     for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
 }
@@ -162,6 +162,24 @@ INLINE tile_ahead tile_ahead_start(const lsp_tile_shape *shape, const lsp_key_ti
     ahead.k_step = lsp_round_up(lsp_ceil_div(ahead.k_bytes, groups), CACHE_LINE);
     ahead.v_step = lsp_round_up(lsp_ceil_div(ahead.v_bytes, groups), CACHE_LINE);
     return ahead;
+}
+
+/* The next share of the tile, and the rows from `row` on (the first ones, where no more follow), for the group's products to
+ * ask for. */
+INLINE void row_group_ask(row_group *group, const lsp_tile_shape *shape, tile_ahead *ahead,
+                          const lsp_query_rows *rows, int64_t row)
+{
+    int64_t next = row < rows->rows ? row : 0, k_left = ahead->k_bytes - ahead->k_at,
+            v_left = ahead->v_bytes - ahead->v_at;
+    int64_t q_units = shape->k_depth / UNIT_ELEMENTS;
+    group_ahead_set(&group->ahead, 0, ahead->k + ahead->k_at, lsp_min(ahead->k_step, k_left));
+    group_ahead_set(&group->ahead, 1, ahead->v + ahead->v_at, lsp_min(ahead->v_step, v_left));
+    group_ahead_set(&group->ahead, 2, (const unit *)rows->q + next * q_units,
+                    ROW_TILE * q_units * (int64_t)sizeof(unit));
+    group_ahead_set(&group->ahead, 3, (const real *)rows->out + next * shape->d_v,
+                    ROW_TILE * shape->d_v * (int64_t)sizeof(real));
+    ahead->k_at += lsp_min(ahead->k_step, k_left);
+    ahead->v_at += lsp_min(ahead->v_step, v_left);
 }
 
 INLINE void tile_ahead_prefetch(tile_ahead *ahead)

@@ -33,7 +33,6 @@ static void row_group_advance(row_group *group, const lsp_tile_shape *shape, con
 {
     tile_scores(group, shape, rule, tile->k);
     tile_softmax(group);
-    row_group_prefetch(group, shape);
     tile_values(group, shape, tile);
     group->rows = 0;
 }
@@ -47,7 +46,7 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     for (int64_t row = 0; row < rows->rows; row++) {
         row_group_add(&group, shape, tile, rule, rows, row);
         if (group.rows < ROW_TILE) continue;
-        tile_ahead_prefetch(&ahead);
+        row_group_ask(&group, shape, &ahead, rows, row + 1);
         row_group_advance(&group, shape, rule, tile);
     }
     if (group.rows) row_group_advance(&group, shape, rule, tile);

@@ -148,7 +148,7 @@ INLINE bool look_block(const int rows, const bool near, const look_call *call, r
     register_tile acc;
     product(rows, COL_TILE, piece, group->q, k, STRIP_KEYS, acc);
     for (int64_t d = piece; d < depth; d += piece)
-        scores_piece(rows, COL_TILE, group, d, lsp_min(depth - d, piece), k + d * STRIP_KEYS, key, acc);
+        scores_piece(rows, COL_TILE, group, d, lsp_min(depth - d, piece), k + d * STRIP_KEYS, key, NULL, acc);
     vec all = vec_zero();
     look_columns columns;
     columns_open(look, 0, key, &columns);

@@ -22,12 +22,13 @@ INLINE int64_t score_piece(int64_t depth)
 
 /* acc += the products of units [d, d + depth), as a sum of their own. */
 INLINE void scores_piece(const int rows, const int cols, const row_group *group, int64_t d, int64_t depth,
-                         const unit *k, int64_t key, register_tile acc)
+                         const unit *k, int64_t key, ahead_part *ahead, register_tile acc)
 {
     const unit *q[ROW_TILE];
     UNROLL
     for (int r = 0; r < rows; r++) {
         q[r] = group->q[r] + d;
+        if (ahead) ahead_ask(ahead);
         UNROLL
         for (int c = 0; c < cols; c++) vec_store(group->p[r] + key + c * LANES, acc[r][c]);
     }
@@ -89,12 +90,14 @@ INLINE void scores_block(const int rows, const int cols, const scores_use use, r
 {
     int64_t key = strip * STRIP_KEYS + column, piece = score_piece(depth);
     register_tile acc;
+    ahead_part *part = group_ahead_turn(&group->ahead), ahead = *part;
     product(rows, cols, piece, group->q, strip_k + column, STRIP_KEYS, acc);
     for (int64_t d = piece; d < depth; d += piece)
         scores_piece(rows, cols, group, d, lsp_min(depth - d, piece), strip_k + d * STRIP_KEYS + column, key,
-                     acc);
+                     &ahead, acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
+        ahead_ask(&ahead);
         if (use == SCORES_POWER)
             scores_power(group, r, key, acc[r]);
         else if (use == SCORES_SIFT)
@@ -102,6 +105,7 @@ INLINE void scores_block(const int rows, const int cols, const scores_use use, r
         else
             scores_keep(cols, group, r, key, acc[r]);
     }
+    part->at = ahead.at;
 }
 
 /* Unseen keys among [key, key_end) get -inf by assignment, whatever their k was. */
@@ -231,7 +235,10 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
                         const unit *tile_k)
 {
     int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
+    int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
     group->factor = score_factor(rule);
+    group_ahead_spread(&group->ahead, (strip_end - strip) * (STRIP_KEYS / BLOCK_KEYS),
+                       lsp_ceil_div(depth, piece));
     bool all_seen = group->seen_begin <= strip * STRIP_KEYS && group->seen_end >= strip_end * STRIP_KEYS;
     if (group->fused && group->rows == ROW_TILE &&
         (!group->sifts || (all_seen && group->end - group->begin == shape->tile_keys))) {

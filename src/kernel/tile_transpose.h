@@ -41,7 +41,8 @@ INLINE void mirror_fused(row_group *group, const lsp_tile_shape *shape, const ls
         register_tile acc;
         product(ROW_TILE, COL_TILE, piece, group->q, q, STRIP_KEYS, acc);
         for (int64_t d = piece; d < depth; d += piece)
-            scores_piece(ROW_TILE, COL_TILE, group, d, lsp_min(depth - d, piece), q + d * STRIP_KEYS, i, acc);
+            scores_piece(ROW_TILE, COL_TILE, group, d, lsp_min(depth - d, piece), q + d * STRIP_KEYS, i, NULL,
+                         acc);
         UNROLL
         for (int c = 0; c < COL_TILE; c++) {
             int64_t at = i + c * LANES;

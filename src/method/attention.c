@@ -7,7 +7,13 @@
 
 #include <string.h>
 
-enum { CHUNK_MOST = 1024, CHUNK_LEAST = 48, CHUNKS_PER_THREAD = 4 };
+enum {
+    CHUNK_MOST = 1024,
+    CHUNK_LEAST = 48,
+    CHUNK_WORTH_TILES = 528, /* with fewer rows, fetching the next key tile shows */
+    CHUNKS_PER_THREAD = 4,
+    NEAR_BYTES = 3 << 19 /* of a second-level cache of 2 MiB */
+};
 
 const char *lsp_gather_mode_name(lsp_gather_mode mode)
 {
@@ -27,13 +33,22 @@ int64_t lsp_attention_share_rows(int64_t rows, int64_t together, int threads)
     return lsp_round_up(lsp_max(CHUNK_LEAST, lsp_min(share, CHUNK_MOST)), CHUNK_LEAST);
 }
 
+/* Rows whose queries and output stay in the second-level cache beside a key tile and the next one. */
+static int64_t near_rows(const lsp_partition *partition)
+{
+    const lsp_attention_desc *d = &partition->problem->desc;
+    int64_t row_bytes = (d->d_k + d->d_v) * (int64_t)lsp_dtype_size(lsp_dtype_result(d->compute));
+    int64_t rows = NEAR_BYTES / row_bytes - 2 * partition->tile_keys;
+    return lsp_max(CHUNK_WORTH_TILES, rows) / CHUNK_LEAST * CHUNK_LEAST;
+}
+
 int64_t lsp_attention_chunk_rows(const lsp_partition *partition, int r, int threads)
 {
     if (lsp_partition_unit_tasks(partition, r, threads)) return lsp_partition_unit_chunk(partition, r);
     /* All matrices of one unit are worked on together; a chunk never spans two. */
     const lsp_attention_desc *d = &partition->problem->desc;
     int64_t rows = partition->rows[r], together = rows * lsp_max(1, d->heads / d->kv_heads);
-    int64_t share = lsp_attention_share_rows(rows, together, threads),
+    int64_t share = lsp_min(lsp_attention_share_rows(rows, together, threads), near_rows(partition)),
             block = partition->problem->mask.block_size;
     if (block <= 0) return lsp_round_up(share, partition->problem->row_grain);
     /* Chunks and blocks end together: else a chunk would meet the keys of a block that it hardly sees. */

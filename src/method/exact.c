@@ -125,6 +125,16 @@ static int64_t leave(const lsp_pass *p, const tile_range *tiles, const lsp_chunk
     return 0;
 }
 
+/* The tile after tile t: the next that the chunk sees, or the first one, where the next chunk probably begins. */
+static int64_t tile_after(const lsp_attention *plan, const lsp_chunk *c, const tile_range *tiles, int64_t t)
+{
+    if (t + 1 < tiles->end) {
+        lsp_tile_place place = lsp_partition_tile(&plan->partition, t + 1);
+        if (lsp_chunk_sees(c, &place)) return t + 1;
+    }
+    return c->state.sight[c->rows - 1].begin <= tiles->key_begin ? tiles->begin : t;
+}
+
 /* Rows of one matrix that have met the same keys against the panel's tiles of its unit. */
 static task_done run_rows(const lsp_pass *p, const panel_work *w, int64_t index, int64_t begin, int64_t rows,
                           int thread)
@@ -141,12 +151,12 @@ static task_done run_rows(const lsp_pass *p, const panel_work *w, int64_t index,
     done.pairs = lsp_chunk_open(p, index, begin, rows, tiles.key_begin, tiles.key_end, room, 0, &c);
     for (int64_t t = tiles.begin; t < tiles.end; t++) {
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
-        int64_t at = t - w->tile_begin;
         if (!lsp_chunk_sees(&c, &place)) continue;
-        lsp_key_tile tile = packed_tile(plan, place.first, at);
-        if (t + 1 < tiles.end)
-            tile.next_k = lsp_attention_packed_k(plan, at + 1),
-            tile.next_v = lsp_attention_packed_v(plan, at + 1);
+        int64_t next = tile_after(plan, &c, &tiles, t);
+        lsp_key_tile tile = packed_tile(plan, place.first, t - w->tile_begin);
+        if (next != t)
+            tile.next_k = lsp_attention_packed_k(plan, next - w->tile_begin),
+            tile.next_v = lsp_attention_packed_v(plan, next - w->tile_begin);
         lsp_chunk_attend(plan, &c, &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
