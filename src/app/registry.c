@@ -9,7 +9,7 @@
 #define TAKES  (VALUES | LSP_FOR_SVD | LSP_FOR_LAYER) /* what methods take */
 #define RUNS   (VALUES | LSP_FOR_SVD | LSP_FOR_MAP)
 #define SCORES (RUNS | LSP_FOR_LAYER)
-#define LAYERS (LSP_FOR_LAYER | LSP_FOR_PLAN)
+#define LAYERS (LSP_FOR_LAYER | LSP_FOR_MAP | LSP_FOR_PLAN)
 #define WRITES                                                                                               \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_MERGE | LSP_FOR_SVD | LSP_FOR_LAYER | LSP_FOR_IMPORT |      \
      LSP_FOR_MAP)
@@ -19,7 +19,6 @@
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
      LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT | LSP_FOR_MAP)
-#define LAYERS  (LSP_FOR_LAYER | LSP_FOR_MAP)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {

@@ -56,13 +56,15 @@ bool lsp_tally_is_whole(const lsp_tally *tally, const lsp_placing *placing)
     return tally->rows == rows && tally->indices == triangle(rows);
 }
 
-bool lsp_checksum_stored(hid_t dataset, uint64_t *checksum)
+bool lsp_checksum_stored(hid_t dataset, bool *stored, uint64_t *checksum)
 {
     char text[32] = "", *end = NULL;
+    htri_t exists = H5Aexists(dataset, LSP_CHECKSUM_ATTRIBUTE);
+    *stored = exists > 0;
+    if (exists <= 0) return exists == 0;
     if (!lsp_h5_attribute_text(dataset, LSP_CHECKSUM_ATTRIBUTE, text, sizeof text)) return false;
-    if (strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16) return false;
     *checksum = strtoull(text, &end, 16);
-    return true;
+    return strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
 }
 
 bool lsp_checksum_store(hid_t dataset, uint64_t checksum)

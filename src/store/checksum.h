@@ -27,8 +27,8 @@ void lsp_tally_add(lsp_tally *tally, const lsp_placing *placing, const lsp_run *
  * their indices: a cheap rule, exact for any partition. */
 bool lsp_tally_is_whole(const lsp_tally *tally, const lsp_placing *placing);
 
-/* Local. The checksum stored with a dataset; false when there is none. */
-bool lsp_checksum_stored(hid_t dataset, uint64_t *checksum);
+/* Local. The checksum stored with a dataset, if there is one; false when that cannot be read. */
+bool lsp_checksum_stored(hid_t dataset, bool *stored, uint64_t *checksum);
 
 /* Local. Stores it; false on failure. */
 bool lsp_checksum_store(hid_t dataset, uint64_t checksum);

@@ -198,7 +198,12 @@ lsp_status lsp_inspect_dataset(const char *file, const char *dataset, lsp_error 
                                    "the type of dataset '%s' of '%s' cannot be read; copy or make it again",
                                    dataset, file);
         (void)lsp_h5_type_name(type, facts->type_name, sizeof facts->type_name);
-        facts->has_checksum = lsp_checksum_stored(id, &facts->checksum);
+        if (!lsp_checksum_stored(id, &facts->has_checksum, &facts->checksum) && status == LSP_OK)
+            status =
+                lsp_error_set(err, LSP_ERR_CONTENT,
+                              "the checksum (attribute '%s') of dataset '%s' of '%s' cannot be read; copy or "
+                              "make the file again, or remove the attribute",
+                              LSP_CHECKSUM_ATTRIBUTE, dataset, file);
         if (status == LSP_OK) status = inspect_axes(space, file, dataset, err, facts);
     }
     if (status == LSP_OK) status = inspect_storage(id, file, dataset, err, facts);

@@ -26,14 +26,16 @@ static herr_t visit(hid_t object, const char *name, const H5O_info_t *info, void
     }
     lsp_dtype type = LSP_F32;
     uint64_t checksum = 0;
-    bool wanted = H5DSis_scale(id) <= 0 && lsp_h5_dataset_type(id, &type);
+    bool wanted = H5DSis_scale(id) <= 0 && lsp_h5_dataset_type(id, &type), has_checksum = false;
+    bool known = lsp_checksum_stored(id, &has_checksum, &checksum);
     (void)lsp_h5_attribute_text(id, "view", view, sizeof view);
     (void)lsp_h5_attribute_text(id, "layout", layout, sizeof layout);
     const lsp_file_dataset dataset = {.path = path,
                                       .view = strcmp(view, "scalars") == 0 ? LSP_VIEW_SCALARS : LSP_VIEW_ROWS,
                                       .layout = strcmp(layout, "bnhd") == 0 ? LSP_BNHD : LSP_BHND,
-                                      .has_checksum = lsp_checksum_stored(id, &checksum)};
+                                      .has_checksum = has_checksum};
     (void)lsp_h5_close_one(id);
+    if (wanted && !known) return -1;
     if (wanted) to->each(to->user, &dataset);
     return 0;
 }
