@@ -7,6 +7,8 @@
 #include "base/checked.h"
 #include "kernel/unit.h"
 
+#include <math.h>
+
 enum {
     SUM_VECS = SUM_LANES / LANES,
     CACHE_LINE = 64,
@@ -14,7 +16,7 @@ enum {
     TILE_KEYS_MOST = 512
 };
 
-#if REAL_BITS == 32 && defined(VEC_HAS_COMPRESS)
+#if LANES > 8
 typedef uint16_t hit_lanes;
 #else
 typedef uint8_t hit_lanes;

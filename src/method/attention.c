@@ -53,6 +53,14 @@ lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel 
     return kernel->shape(d->d_k, method->columns ? method->columns(d) : d->d_v);
 }
 
+int64_t lsp_attention_scratch_bytes(const lsp_problem *problem, const lsp_kernel *kernel,
+                                    const lsp_tile_shape *shape)
+{
+    const lsp_method_ops *method = problem->ops;
+    return (int64_t)(method->scratch_bytes ? method->scratch_bytes(kernel, shape)
+                                           : kernel->scratch_bytes(shape));
+}
+
 /* ---- what every rank must agree on -------------------------------------------------------------- */
 
 static lsp_status check_same(lsp_context *ctx, const lsp_problem *problem)
@@ -198,6 +206,7 @@ static lsp_status allocate(lsp_attention *plan)
     plan->room_tiles = tiles / threads;
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->partition, plan->group_rank, threads);
     int64_t room_rows = lsp_attention_room_rows(&plan->partition, plan->group_rank, threads);
+    int64_t scratch = lsp_attention_scratch_bytes(&plan->problem, plan->kernel, shape);
     plan->met = lsp_memory_alloc(plan->query_rows, sizeof *plan->met);
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
@@ -211,7 +220,7 @@ static lsp_status allocate(lsp_attention *plan)
         room->q = lsp_memory_alloc(room_rows * shape->k_depth, packed);
         room->norm = lsp_memory_alloc(room_rows, sizeof *room->norm);
         room->sight = lsp_memory_alloc(room_rows, sizeof *room->sight);
-        room->scratch = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
+        room->scratch = lsp_memory_alloc(scratch, 1);
         ok = room->q && room->norm && room->sight && room->scratch;
     }
     return ok ? LSP_OK

@@ -1,8 +1,8 @@
 /* Attention with the k largest weights of each row (source document, section 3.2).
  *
  * First pass, over K: maxima, sums and candidates of every row. Then the choice is made and the weights are known.
- * Second pass, over V: each row adds up its rows of V in the order of the keys, in double, so that neither panels nor
- * tiles show in the bits. SPDX-License-Identifier: BSD-3-Clause */
+ * Second pass, over V: each row adds up its rows of V in the order of the keys, a key tile at a time, and tiles in
+ * double. SPDX-License-Identifier: BSD-3-Clause */
 #include "method/topk.h"
 
 #include "base/checked.h"
@@ -24,7 +24,6 @@ typedef struct pass {
     lsp_attention *plan;
     lsp_topk *topk;
     const lsp_method_arrays *arrays;
-    const lsp_kernel *doubles; /* of the same instruction set: has sum_values */
 } pass;
 
 int64_t lsp_topk_most(const lsp_attention_desc *d)
@@ -57,6 +56,11 @@ static int64_t row_bytes(const lsp_problem *problem, const lsp_kernel *kernel)
     int64_t element = (int64_t)element_size(d), entry = element + (int64_t)sizeof(int32_t);
     return kernel->candidate_stride(lsp_topk_most(d)) * entry + entry + (int64_t)sizeof(int32_t) +
            4 * element + (d->d_v + 1) * (int64_t)sizeof(double);
+}
+
+static size_t scratch_bytes(const lsp_kernel *kernel, const lsp_tile_shape *shape)
+{
+    return kernel->select_bytes(shape);
 }
 
 static bool allocate(lsp_attention *plan, lsp_topk *t)
@@ -184,56 +188,90 @@ static void pack(void *user, const lsp_walk_panel *panel, int64_t tile)
     lsp_walk_pack_k(((const pass *)user)->plan, panel, tile);
 }
 
-/* Rows of a chunk that meet some tiles before the next ones do, and those tiles: candidates and keys stay in a second-level
- * cache meanwhile. */
-enum { NEAR_CANDIDATES = 1280 << 10, NEAR_KEYS = 1 << 20, NEAR_ROWS_LEAST = 48 };
+/* Some rows of a chunk, which meet some tiles together. Folds as the exact method does, so that lse has the same bits. */
+typedef struct near_rows {
+    int64_t rows;
+    lsp_query_rows state;
+    lsp_row_state total, recent;
+    lsp_candidates candidates;
+    lsp_score_rule rule;
+    bool first; /* of the chunk: they ask for the tiles to come, the others find them in a near cache */
+} near_rows;
 
-static int64_t near_rows(const lsp_attention *plan, const lsp_candidates *c)
-{
-    int64_t entry = (int64_t)(element_size(&plan->problem.desc) + sizeof(int32_t));
-    int64_t rows = NEAR_CANDIDATES / entry / c->stride / NEAR_ROWS_LEAST * NEAR_ROWS_LEAST;
-    return lsp_max(rows, NEAR_ROWS_LEAST);
-}
-
-static int64_t near_tiles(const lsp_attention *plan)
-{
-    int64_t tile = plan->shape.tile_keys * plan->shape.k_depth * plan->kernel->packed_bytes;
-    return lsp_max(1, NEAR_KEYS / tile);
-}
-
-/* Rows [begin, begin + rows) of a chunk meet tiles [tile, tile_end). Folds as the exact method does, so that lse has
- * the same bits. */
-static void choose_near(const pass *p, const lsp_walk_chunk *chunk, int64_t begin, int64_t rows, int64_t tile,
-                        int64_t tile_end)
+static near_rows take_rows(const pass *p, const lsp_walk_chunk *chunk, int64_t begin)
 {
     const lsp_attention *plan = p->plan;
     const lsp_thread_room *room = chunk->room;
-    int64_t row = chunk->row + begin, fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
-    bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
-    lsp_row_state total = totals_at(p, row), recent = recent_at(p, row), now = folds ? recent : total;
+    int64_t row = chunk->row + begin;
+    near_rows near = {.rows = lsp_min(LSP_SELECT_ROWS, chunk->rows - begin), .first = begin == 0};
+    near.total = totals_at(p, row), near.recent = recent_at(p, row);
+    lsp_row_state now = lsp_attention_folds(&plan->problem, plan->shape.tile_keys) ? near.recent : near.total;
     const char *q = room->q;
     q += (size_t)(begin * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
-    lsp_query_rows state = {rows, q, room->norm + begin, room->sight + begin, NULL, now.max, now.sum};
-    lsp_candidates candidates = candidates_at(p, row);
-    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
-    for (; tile < tile_end; tile++) {
+    near.state =
+        (lsp_query_rows){near.rows, q, room->norm + begin, room->sight + begin, NULL, now.max, now.sum};
+    near.candidates = candidates_at(p, row);
+    near.rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
+    return near;
+}
+
+/* Tiles that rows meet in one call: many where a limit is to be found, or many candidates come of them; else scores had
+ * better stay in a first-level cache. */
+static int tiles_at_once(const near_rows *near)
+{
+    enum { FEW = 2, MANY_CANDIDATES = 256 };
+    const lsp_candidates *c = &near->candidates;
+    return c->counts[0] == 0 || c->most >= MANY_CANDIDATES ? LSP_SELECT_TILES : FEW;
+}
+
+/* Some tiles from `tile` on, not beyond `tile_end` nor where sums are folded; returns the tile after. */
+static int64_t choose_some(const pass *p, const lsp_walk_chunk *chunk, const near_rows *near, int64_t tile,
+                           int64_t tile_end)
+{
+    const lsp_attention *plan = p->plan;
+    const int64_t fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
+    const bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
+    lsp_key_tile tiles[LSP_SELECT_TILES];
+    int count = 0, most = tiles_at_once(near);
+    for (; tile < tile_end && count < most; tile++) {
         lsp_tile_place place;
         if (!lsp_walk_sees(chunk, plan, tile, &place)) continue;
-        if (folds && place.first % fold_keys == 0) plan->kernel->fold(0, rows, &recent, &total);
-        lsp_key_tile keys = lsp_walk_tile(chunk, plan, tile, place.first, false);
-        plan->kernel->select(&plan->shape, &rule, &keys, &state, &candidates, room->scratch);
-        if (chunk->main_thread) lsp_gather_progress(plan->gather);
+        if (folds && place.first % fold_keys == 0) {
+            if (count > 0) break;
+            plan->kernel->fold(0, near->rows, &near->recent, &near->total);
+        }
+        tiles[count] = lsp_walk_tile(chunk, plan, tile, place.first, false);
+        if (!near->first) tiles[count].next_k = NULL;
+        count++;
     }
+    bool last = tile == chunk->tile_end && chunk->high == plan->problem.desc.key_end;
+    if (count > 0)
+        plan->kernel->select(&plan->shape, &near->rule, tiles, count, &near->state, &near->candidates, last,
+                             chunk->room->scratch);
+    if (chunk->main_thread) lsp_gather_progress(plan->gather);
+    return tile;
+}
+
+/* Tiles that all rows of a chunk meet before the next ones: they stay in a second-level cache meanwhile. */
+static int64_t near_tiles(const lsp_attention *plan)
+{
+    enum { NEAR_KEYS = 1 << 20 };
+    int64_t tile = plan->shape.tile_keys * plan->shape.k_depth * plan->kernel->packed_bytes;
+    return lsp_max(1, NEAR_KEYS / tile);
 }
 
 static void choose(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
-    int64_t rows = near_rows(p->plan, &p->topk->candidates), tiles = near_tiles(p->plan);
+    int64_t tiles = near_tiles(p->plan);
     lsp_walk_pack_queries(chunk, p->plan, p->arrays->q);
-    for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t += tiles)
-        for (int64_t r = 0; r < chunk->rows; r += rows)
-            choose_near(p, chunk, r, lsp_min(rows, chunk->rows - r), t, lsp_min(t + tiles, chunk->tile_end));
+    for (int64_t begin = chunk->tile_begin, end; begin < chunk->tile_end; begin = end) {
+        end = lsp_min(begin + tiles, chunk->tile_end);
+        for (int64_t r = 0; r < chunk->rows; r += LSP_SELECT_ROWS) {
+            near_rows near = take_rows(p, chunk, r);
+            for (int64_t t = begin; t < end;) t = choose_some(p, chunk, &near, t, end);
+        }
+    }
 }
 
 /* ---- the choice -------------------------------------------------------------------------------- */
@@ -331,36 +369,35 @@ static int64_t find_key(const int32_t *keys, int64_t begin, int64_t end, int64_t
     return begin;
 }
 
-/* Rows of V that a chunk's rows meet before the next ones: as many as stay in a second-level cache. */
-static int64_t near_values(const lsp_attention_desc *d)
-{
-    enum { NEAR_VALUES = 1 << 20 };
-    return lsp_max(1, NEAR_VALUES / (d->d_v * (int64_t)lsp_dtype_size(d->v_type)));
-}
+/* Bytes of V that a chunk's rows meet before the next ones: they stay in a second-level cache meanwhile. */
+enum { NEAR_VALUES = 1 << 20 };
 
-/* Keys come in ascending order: a row goes on near where it was left. */
+/* Keys come in ascending order: a row goes on where it was left. */
 static void add_values(void *user, const lsp_walk_chunk *chunk)
 {
     const pass *p = user;
     const lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_panel *panel = &chunk->panel->panel;
-    const lsp_candidates *c = &p->topk->candidates;
-    int64_t skipped =
-        lsp_partition_tile_row(&plan->partition, chunk->tile_begin) - plan->panels[panel->index].first;
-    const char *v = (const char *)panel->v + (size_t)(skipped * d->d_v) * lsp_dtype_size(d->v_type);
-    for (int64_t key = chunk->low, step = near_values(d); key < chunk->high; key += step)
-        for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
-            const int32_t *keys = c->keys + row * c->stride;
-            int64_t begin = find_key(keys, p->topk->added[row], c->counts[row], key),
-                    end = find_key(keys, begin, c->counts[row], lsp_min(key + step, chunk->high));
-            if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
-            if (begin == end) continue;
-            p->doubles->sum_values(d->d_v, v, d->v_type, chunk->low, end - begin, keys + begin,
-                                   at(plan, c->scores, row * c->stride + begin), lsp_dtype_result(d->compute),
-                                   p->topk->sums + row * d->d_v);
-            p->topk->added[row] = (int32_t)end;
-        }
+    const lsp_candidates c = candidates_at(p, chunk->row);
+    int32_t *next = p->topk->added + chunk->row;
+    const size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
+    const int64_t step = lsp_max(1, NEAR_VALUES / (plan->shape.tile_keys * (int64_t)row_bytes));
+    lsp_value_rows rows = {chunk->rows, c.stride, c.keys, c.counts, c.scores, next, p->topk->sums + chunk->row * d->d_v};
+    for (int64_t r = 0; r < chunk->rows; r++)
+        next[r] = (int32_t)find_key(c.keys + r * c.stride, next[r], c.counts[r], chunk->low);
+    for (int64_t t = chunk->tile_begin, end; t < chunk->tile_end; t = end) {
+        end = lsp_min(t + step, chunk->tile_end);
+        int64_t row = lsp_partition_tile_row(&plan->partition, t) - plan->panels[panel->index].first;
+        lsp_value_tile tile = {.v = (const char *)panel->v + (size_t)row * row_bytes,
+                               .type = d->v_type,
+                               .d_v = d->d_v,
+                               .first = lsp_partition_tile(&plan->partition, t).begin,
+                               .end = lsp_partition_tile(&plan->partition, end - 1).end,
+                               .tile_keys = plan->shape.tile_keys};
+        plan->kernel->add_values(&tile, &rows, chunk->room->scratch);
+        if (chunk->main_thread) lsp_gather_progress(p->topk->values);
+    }
 }
 
 static void store_out(const pass *p)
@@ -383,7 +420,7 @@ static lsp_status execute(lsp_attention *plan, const lsp_method_arrays *arrays, 
 {
     double begin = lsp_clock();
     lsp_topk *t = plan->own;
-    pass p = {plan, t, arrays, lsp_kernel_get(plan->kernel->isa, LSP_F64)};
+    pass p = {plan, t, arrays};
     lsp_walk keys = {.plan = plan,
                      .gather = plan->gather,
                      .user = &p,
@@ -435,6 +472,7 @@ const lsp_method_ops lsp_method_topk = {.name = "topk",
                                         .prepare = prepare,
                                         .release = release,
                                         .row_bytes = row_bytes,
+                                        .scratch_bytes = scratch_bytes,
                                         .first_phase = KEYS_SHARE,
                                         .state = lsp_topk_state,
                                         .execute = execute};
