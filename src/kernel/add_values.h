@@ -39,7 +39,8 @@ INLINE vec value_part(const char *from, lsp_dtype type, size_t size, int count)
  * size are constants at every call. Sums begin at 0 where `opens`, else where the part before left them in `sums`; where
  * `closes` they are added to `out`. */
 INLINE void value_columns(const int vectors, const bool whole, const lsp_value_tile *tile, lsp_dtype type,
-                          size_t size, int64_t c, entry_run run, bool opens, bool closes, real *sums, double *out)
+                          size_t size, int64_t c, entry_run run, bool opens, bool closes, real *sums,
+                          double *out)
 {
     enum { MOST = 8, AHEAD = 8 };
     const int64_t row_bytes = tile->d_v * (int64_t)size;
@@ -91,13 +92,13 @@ INLINE void value_row(const lsp_value_tile *tile, lsp_dtype type, size_t size, e
     if (c < d) value_columns(1, false, tile, type, size, c, run, opens, closes, sums, out);
 }
 
-/* Where a row's entries below `end` end. The row has room for 16 keys after its last entry. */
+/* Where a row's entries below `end` end. What stands in the row after its last entry is anything, but there. */
 INLINE int64_t entries_below(const int32_t *keys, int64_t begin, int64_t count, int64_t end)
 {
     enum { KEYS = 16 };
     for (int64_t e = begin; e < count; e += KEYS) {
-        int below = keys_below(keys + e, (int32_t)end);
-        if (below < KEYS) return lsp_min(count, e + below);
+        uint32_t others = ~keys_below(keys + e, (int32_t)end) & ((1U << KEYS) - 1);
+        if (others) return lsp_min(count, e + __builtin_ctz(others));
     }
     return count;
 }
@@ -126,25 +127,28 @@ INLINE void value_block(const lsp_value_tile *tile, lsp_dtype type, size_t size,
             const int32_t *keys = of->keys + r * of->stride;
             const real *weights = (const real *)of->weights + r * of->stride;
             const int64_t begin = of->next[r];
-            entry_run run = {keys, weights, begin, entries_below(keys, begin, of->counts[r], limit),
+            entry_run run = {keys,          weights, begin, entries_below(keys, begin, of->counts[r], limit),
                              of->counts[r], false};
             if (opens && r + 1 < of->rows) value_prefetch(of, r, (end - first) / step * (run.end - begin));
-            value_row(tile, type, size, run, opens, closes, sums + (r - row) * width, of->out + r * tile->d_v);
+            value_row(tile, type, size, run, opens, closes, sums + (r - row) * width,
+                      of->out + r * tile->d_v);
             of->next[r] = (int32_t)run.end;
         }
     }
 }
 
 /* A row with few entries goes through all tiles at once. */
-INLINE void value_sparse(const lsp_value_tile *tile, lsp_dtype type, size_t size, const lsp_value_rows *of, int64_t r)
+INLINE void value_sparse(const lsp_value_tile *tile, lsp_dtype type, size_t size, const lsp_value_rows *of,
+                         int64_t r)
 {
     const int32_t *keys = of->keys + r * of->stride;
     const real *weights = (const real *)of->weights + r * of->stride;
     int64_t e = of->next[r], before = e;
     while (e < of->counts[r] && keys[e] < tile->end) {
         int64_t end = (keys[e] / tile->tile_keys + 1) * tile->tile_keys;
-        entry_run run = {keys, weights, e, entries_below(keys, e, of->counts[r], lsp_min(end, tile->end)),
-                         of->counts[r], true};
+        entry_run run = {
+            keys,          weights, e, entries_below(keys, e, of->counts[r], lsp_min(end, tile->end)),
+            of->counts[r], true};
         value_row(tile, type, size, run, true, true, NULL, of->out + r * tile->d_v);
         e = run.end;
     }
@@ -155,15 +159,16 @@ INLINE void value_sparse(const lsp_value_tile *tile, lsp_dtype type, size_t size
 INLINE void add_values_of(const lsp_value_tile *tile, lsp_dtype type, size_t size, const lsp_value_rows *of,
                           real *sums)
 {
-    const int64_t keys = tile->end - tile->first,
-                  near = lsp_max(1, NEAR_BYTES / (tile->d_v * (int64_t)size)), middle = of->rows / 2;
+    const int64_t keys = tile->end - tile->first, near = lsp_max(1, NEAR_BYTES / (tile->d_v * (int64_t)size)),
+                  middle = of->rows / 2;
     int64_t many = of->next[middle] + NEAR_ENTRIES * lsp_ceil_div(keys, near);
     bool dense = many <= of->counts[middle] && of->keys[middle * of->stride + many - 1] < tile->end;
     for (int64_t r = 0; r < of->rows && !dense; r++) value_sparse(tile, type, size, of, r);
     for (int64_t first = tile->first, end; dense && first < tile->end; first = end) {
         end = lsp_min((first / tile->tile_keys + 1) * tile->tile_keys, tile->end);
         for (int64_t row = 0; row < of->rows; row += NEAR_ROWS)
-            value_block(tile, type, size, of, row, lsp_min(NEAR_ROWS, of->rows - row), first, end, near, sums);
+            value_block(tile, type, size, of, row, lsp_min(NEAR_ROWS, of->rows - row), first, end, near,
+                        sums);
     }
 }
 

@@ -36,7 +36,8 @@ INLINE int64_t room_stride(const lsp_tile_shape *shape)
 static size_t select_bytes(const lsp_tile_shape *shape)
 {
     size_t lines = scratch_bytes(shape), values = values_bytes(shape->d_v),
-           all = lines + (size_t)(LSP_SELECT_ROWS * room_stride(shape)) * sizeof(real) + room_hits() + LSP_SELECT_ROWS;
+           all = lines + (size_t)(LSP_SELECT_ROWS * room_stride(shape)) * sizeof(real) + room_hits() +
+                 LSP_SELECT_ROWS;
     return all > values ? all : values;
 }
 
@@ -70,7 +71,8 @@ static void hide_rest(row_group *group, int r, int64_t tile_keys)
 
 /* Scores and hits of a group, whose rows are index[], over a tile; its maxima and sums go on. */
 static void select_advance(row_group *group, const int64_t *index, const lsp_tile_shape *shape,
-                           const lsp_score_rule *rule, const lsp_key_tile *tile, int number, const score_room *room)
+                           const lsp_score_rule *rule, const lsp_key_tile *tile, int number,
+                           const score_room *room)
 {
     const int64_t vectors = shape->tile_keys / LANES;
     tile_scores(group, shape, rule, tile->k);
@@ -192,8 +194,8 @@ static int32_t count_hits(const hit_lanes *hits, int64_t count)
 }
 
 /* Row `row` takes what it saw of the tiles, which are one after the other. */
-static void take_row(const lsp_tile_shape *shape, const lsp_key_tile *tiles, const lsp_candidates *c, int64_t row,
-                     const score_room *room)
+static void take_row(const lsp_tile_shape *shape, const lsp_key_tile *tiles, const lsp_candidates *c,
+                     int64_t row, const score_room *room)
 {
     candidate_row to = candidates_of(c, row);
     uint32_t seen = room->seen[row];

@@ -130,22 +130,23 @@ INLINE uint32_t vec_greater(vec a, vec b)
     return (uint32_t)VOP(movemask)(VOP(cmp)(a, b, _CMP_GT_OQ));
 }
 
-/* How many of 16 keys are below a limit. */
-INLINE int keys_below(const int32_t *keys, int32_t limit)
+/* Bit i: key i of 16 is below a limit. */
+INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
 {
     const __m256i *half = (const __m256i *)(const void *)keys;
     __m256i bound = _mm256_set1_epi32(limit);
     __m256i low = _mm256_cmpgt_epi32(bound, _mm256_loadu_si256(half)),
             high = _mm256_cmpgt_epi32(bound, _mm256_loadu_si256(half + 1));
-    return __builtin_popcount((uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(low))) +
-           __builtin_popcount((uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(high)));
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(low)) |
+           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
 }
 
 /* LANES doubles += a */
 INLINE void vec_add_doubles(double *to, vec a)
 {
 #if REAL_BITS == 32
-    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(a)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+            high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
     _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), low));
     _mm256_storeu_pd(to + 4, _mm256_add_pd(_mm256_loadu_pd(to + 4), high));
 #else
@@ -156,9 +157,9 @@ INLINE void vec_add_doubles(double *to, vec a)
 /* The chosen lanes of a, and of LANES integers, one after the other; what follows them up to LANES is undefined. By
  * halves, as a table for all lanes would take more than a good part of a first-level cache. */
 #define VEC_HAS_COMPRESS
-static const int32_t chosen_of_4[16][4] = {
-    {0}, {0},    {1},    {0, 1},    {2},    {0, 2},    {1, 2},    {0, 1, 2},
-    {3}, {0, 3}, {1, 3}, {0, 1, 3}, {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3}};
+static const int32_t chosen_of_4[16][4] = {{0},    {0},       {1},       {0, 1},      {2},    {0, 2},
+                                           {1, 2}, {0, 1, 2}, {3},       {0, 3},      {1, 3}, {0, 1, 3},
+                                           {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3}};
 
 INLINE __m128i order_of_chosen(uint32_t which)
 {

@@ -130,11 +130,10 @@ INLINE uint32_t vec_greater(vec a, vec b)
 #endif
 }
 
-/* How many of 16 keys are below a limit. */
-INLINE int keys_below(const int32_t *keys, int32_t limit)
+/* Bit i: key i of 16 is below a limit. */
+INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
 {
-    __mmask16 below = _mm512_cmplt_epi32_mask(_mm512_loadu_si512(keys), _mm512_set1_epi32(limit));
-    return __builtin_popcount(below);
+    return _mm512_cmplt_epi32_mask(_mm512_loadu_si512(keys), _mm512_set1_epi32(limit));
 }
 
 /* LANES doubles += a */

@@ -139,11 +139,11 @@ INLINE vec vec_abs(vec a)
     return vec_copysign(a, vec_zero());
 }
 
-/* How many of 16 keys are below a limit. */
-INLINE int keys_below(const int32_t *keys, int32_t limit)
+/* Bit i: key i of 16 is below a limit. */
+INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
 {
-    int below = 0;
-    for (int i = 0; i < 16; i++) below += keys[i] < limit;
+    uint32_t below = 0;
+    for (int i = 0; i < 16; i++) below |= (uint32_t)(keys[i] < limit) << i;
     return below;
 }
 

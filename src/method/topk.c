@@ -89,6 +89,24 @@ static bool allocate(lsp_attention *plan, lsp_topk *t)
            t->lengths;
 }
 
+/* Pages that the system has to clear when they are touched first: now, by the threads that write them. */
+static void touch(const lsp_attention *plan, void *values, int64_t count, size_t size)
+{
+    enum { PAGE = 4096 };
+    char *bytes = values;
+    int64_t pages = lsp_ceil_div(count * (int64_t)size, PAGE);
+#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
+    for (int64_t page = 0; page < pages; page++) bytes[page * PAGE] = 0;
+}
+
+static void touch_all(const lsp_attention *plan, const lsp_topk *t)
+{
+    const lsp_candidates *c = &t->candidates;
+    touch(plan, c->scores, plan->query_rows * c->stride, element_size(&plan->problem.desc));
+    touch(plan, c->keys, plan->query_rows * c->stride, sizeof *c->keys);
+    touch(plan, t->sums, plan->query_rows * plan->problem.desc.d_v, sizeof *t->sums);
+}
+
 static lsp_status prepare(lsp_attention *plan)
 {
     lsp_topk *t = plan->own = lsp_memory_zalloc(1, sizeof *t);
@@ -100,6 +118,7 @@ static lsp_status prepare(lsp_attention *plan)
                              "attention.topk, more ranks, or fewer rows at a time",
                              (long long)plan->kernel->candidate_stride(lsp_topk_most(&plan->problem.desc)),
                              (long long)plan->query_rows);
+    if (status == LSP_OK) touch_all(plan, t);
     status = lsp_context_agree(plan->ctx, status);
     return status == LSP_OK ? lsp_attention_create_gather(plan, false, true, &t->values) : status;
 }
@@ -383,7 +402,8 @@ static void add_values(void *user, const lsp_walk_chunk *chunk)
     int32_t *next = p->topk->added + chunk->row;
     const size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
     const int64_t step = lsp_max(1, NEAR_VALUES / (plan->shape.tile_keys * (int64_t)row_bytes));
-    lsp_value_rows rows = {chunk->rows, c.stride, c.keys, c.counts, c.scores, next, p->topk->sums + chunk->row * d->d_v};
+    lsp_value_rows rows = {
+        chunk->rows, c.stride, c.keys, c.counts, c.scores, next, p->topk->sums + chunk->row * d->d_v};
     for (int64_t r = 0; r < chunk->rows; r++)
         next[r] = (int32_t)find_key(c.keys + r * c.stride, next[r], c.counts[r], chunk->low);
     for (int64_t t = chunk->tile_begin, end; t < chunk->tile_end; t = end) {

@@ -143,12 +143,16 @@ static double run_values(bench *b)
     int32_t *next = lsp_memory_zalloc(b->rows, sizeof *next);
     double begin = thread_seconds();
     for (int64_t row = 0; row < b->rows; row += most) {
-        lsp_value_rows rows = {lsp_min(most, b->rows - row), c->stride, c->keys + row * c->stride, c->counts + row,
-                               (const char *)c->scores + (size_t)(row * c->stride) * b->size, next + row,
+        lsp_value_rows rows = {lsp_min(most, b->rows - row),
+                               c->stride,
+                               c->keys + row * c->stride,
+                               c->counts + row,
+                               (const char *)c->scores + (size_t)(row * c->stride) * b->size,
+                               next + row,
                                b->sums + row * d};
         const int64_t step = 8 * b->shape.tile_keys;
         for (int64_t first = 0; first < b->m; first += step) {
-            lsp_value_tile tile = {b->v + first * d, LSP_F32, d, first, lsp_min(first + step, b->m),
+            lsp_value_tile tile = {b->v + first * d,  LSP_F32, d, first, lsp_min(first + step, b->m),
                                    b->shape.tile_keys};
             b->kernel->add_values(&tile, &rows, b->scratch);
         }

@@ -44,7 +44,8 @@ static void fill(lsp_dtype type, void *values, int64_t count, double value)
 }
 
 /* Runs all tiles over keys whose scores are given in natural units; row r sees keys from r * 7 to the end less r. */
-static choice choose(const lsp_kernel *kernel, const double *scores, int64_t most, int at_once, bool renormalize)
+static choice choose(const lsp_kernel *kernel, const double *scores, int64_t most, int at_once,
+                     bool renormalize)
 {
     choice c = {.kernel = kernel,
                 .shape = kernel->shape(D, D),
@@ -255,8 +256,9 @@ static void check_values(const lsp_kernel *kernel)
     const int32_t counts[R] = {COUNT, 37, 0};
     lsp_random_normals(6, 1, 0, R * STRIDE, weights);
     for (int i = 0; i < STRIDE; i++) keys[i] = FIRST + i + i / 2, keys[STRIDE + i] = FIRST + 5 * i;
-    void *given = room(R * STRIDE, 8), *scratch = room((int64_t)kernel->select_bytes(&(lsp_tile_shape){
-                                           MOST, MOST, 128, 64, MOST, MOST + 16}), 1);
+    void *given = room(R * STRIDE, 8),
+         *scratch =
+             room((int64_t)kernel->select_bytes(&(lsp_tile_shape){MOST, MOST, 128, 64, MOST, MOST + 16}), 1);
     lsp_convert_store(result, weights, R * STRIDE, given, 0);
     lsp_convert_load(result, given, 0, R * STRIDE, weights);
     for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
@@ -283,8 +285,13 @@ static void check_values(const lsp_kernel *kernel)
             }
             assert_memory_equal(out, pieces, (size_t)(R * d) * sizeof *out);
             /* The row of few entries by itself goes another way. */
-            lsp_value_rows few = {1, STRIDE, keys + STRIDE, counts + 1,
-                                  (const char *)given + STRIDE * lsp_dtype_size(result), &next_alone, alone};
+            lsp_value_rows few = {1,
+                                  STRIDE,
+                                  keys + STRIDE,
+                                  counts + 1,
+                                  (const char *)given + STRIDE * lsp_dtype_size(result),
+                                  &next_alone,
+                                  alone};
             kernel->add_values(&all, &few, scratch);
             assert_memory_equal(out + d, alone, (size_t)d * sizeof *out);
             for (int r = 0; r < R; r++)
