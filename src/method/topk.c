@@ -19,13 +19,6 @@
 /* Of the work: the first pass. */
 #define KEYS_SHARE 0.95
 
-/* One execution. */
-typedef struct pass {
-    lsp_attention *plan;
-    lsp_topk *topk;
-    const lsp_method_arrays *arrays;
-} pass;
-
 int64_t lsp_topk_most(const lsp_attention_desc *d)
 {
     return lsp_min(d->topk, d->key_end - d->key_begin);
@@ -157,7 +150,7 @@ static void *at(const lsp_attention *plan, const void *values, int64_t index)
 }
 
 /* Rows as they are at first, or those of a loaded first pass. */
-static void reset(const pass *p, bool loaded)
+static void reset(const lsp_topk_pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     lsp_topk *t = p->topk;
@@ -175,121 +168,6 @@ static void reset(const pass *p, bool loaded)
         fill(type, t->candidates.least, begin, end, -INFINITY);
         memset(t->candidates.counts + begin, 0, (size_t)(end - begin) * sizeof(int32_t));
         memset(plan->met + begin, 0, (size_t)(end - begin) * sizeof *plan->met);
-    }
-}
-
-/* The rows' maxima and sums, and their candidates, from local row `row` on. */
-static lsp_row_state totals_at(const pass *p, int64_t row)
-{
-    return (lsp_row_state){NULL, at(p->plan, p->plan->max, row), at(p->plan, p->plan->sum, row)};
-}
-
-static lsp_row_state recent_at(const pass *p, int64_t row)
-{
-    return (lsp_row_state){NULL, at(p->plan, p->topk->recent.max, row),
-                           at(p->plan, p->topk->recent.sum, row)};
-}
-
-static lsp_candidates candidates_at(const pass *p, int64_t row)
-{
-    lsp_candidates c = p->topk->candidates;
-    c.scores = at(p->plan, c.scores, row * c.stride);
-    c.keys += row * c.stride;
-    c.counts += row;
-    c.least = at(p->plan, c.least, row);
-    return c;
-}
-
-/* ---- first pass -------------------------------------------------------------------------------- */
-
-static void pack(void *user, const lsp_walk_panel *panel, int64_t tile)
-{
-    lsp_walk_pack_k(((const pass *)user)->plan, panel, tile);
-}
-
-/* Some rows of a chunk, which meet some tiles together. Folds as the exact method does, so that lse has the same bits. */
-typedef struct near_rows {
-    int64_t rows;
-    lsp_query_rows state;
-    lsp_row_state total, recent;
-    lsp_candidates candidates;
-    lsp_score_rule rule;
-    bool first; /* of the chunk: they ask for the tiles to come, the others find them in a near cache */
-} near_rows;
-
-static near_rows take_rows(const pass *p, const lsp_walk_chunk *chunk, int64_t begin)
-{
-    const lsp_attention *plan = p->plan;
-    const lsp_thread_room *room = chunk->room;
-    int64_t row = chunk->row + begin;
-    near_rows near = {.rows = lsp_min(LSP_SELECT_ROWS, chunk->rows - begin), .first = begin == 0};
-    near.total = totals_at(p, row), near.recent = recent_at(p, row);
-    lsp_row_state now = lsp_attention_folds(&plan->problem, plan->shape.tile_keys) ? near.recent : near.total;
-    const char *q = room->q;
-    q += (size_t)(begin * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
-    near.state =
-        (lsp_query_rows){near.rows, q, room->norm + begin, room->sight + begin, NULL, now.max, now.sum};
-    near.candidates = candidates_at(p, row);
-    near.rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
-    return near;
-}
-
-/* Tiles that rows meet in one call: many where a limit is to be found, or many candidates come of them; else scores had
- * better stay in a first-level cache. */
-static int tiles_at_once(const near_rows *near)
-{
-    enum { FEW = 2, MANY_CANDIDATES = 256 };
-    const lsp_candidates *c = &near->candidates;
-    return c->counts[0] == 0 || c->most >= MANY_CANDIDATES ? LSP_SELECT_TILES : FEW;
-}
-
-/* Some tiles from `tile` on, not beyond `tile_end` nor where sums are folded; returns the tile after. */
-static int64_t choose_some(const pass *p, const lsp_walk_chunk *chunk, const near_rows *near, int64_t tile,
-                           int64_t tile_end)
-{
-    const lsp_attention *plan = p->plan;
-    const int64_t fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
-    const bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
-    lsp_key_tile tiles[LSP_SELECT_TILES];
-    int count = 0, most = tiles_at_once(near);
-    for (; tile < tile_end && count < most; tile++) {
-        lsp_tile_place place;
-        if (!lsp_walk_sees(chunk, plan, tile, &place)) continue;
-        if (folds && place.first % fold_keys == 0) {
-            if (count > 0) break;
-            plan->kernel->fold(0, near->rows, &near->recent, &near->total);
-        }
-        tiles[count] = lsp_walk_tile(chunk, plan, tile, place.first, false);
-        if (!near->first) tiles[count].next_k = NULL;
-        count++;
-    }
-    bool last = tile == chunk->tile_end && chunk->high == plan->problem.desc.key_end;
-    if (count > 0)
-        plan->kernel->select(&plan->shape, &near->rule, tiles, count, &near->state, &near->candidates, last,
-                             chunk->room->scratch);
-    if (chunk->main_thread) lsp_gather_progress(plan->gather);
-    return tile;
-}
-
-/* Tiles that all rows of a chunk meet before the next ones: they stay in a second-level cache meanwhile. */
-static int64_t near_tiles(const lsp_attention *plan)
-{
-    enum { NEAR_KEYS = 1 << 20 };
-    int64_t tile = plan->shape.tile_keys * plan->shape.k_depth * plan->kernel->packed_bytes;
-    return lsp_max(1, NEAR_KEYS / tile);
-}
-
-static void choose(void *user, const lsp_walk_chunk *chunk)
-{
-    const pass *p = user;
-    int64_t tiles = near_tiles(p->plan);
-    lsp_walk_pack_queries(chunk, p->plan, p->arrays->q);
-    for (int64_t begin = chunk->tile_begin, end; begin < chunk->tile_end; begin = end) {
-        end = lsp_min(begin + tiles, chunk->tile_end);
-        for (int64_t r = 0; r < chunk->rows; r += LSP_SELECT_ROWS) {
-            near_rows near = take_rows(p, chunk, r);
-            for (int64_t t = begin; t < end;) t = choose_some(p, chunk, &near, t, end);
-        }
     }
 }
 
@@ -324,13 +202,13 @@ static void fill_places(const lsp_attention *plan, lsp_candidates *c, int64_t ro
 }
 
 /* Rows [begin, begin + rows) of a matrix. */
-static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin, int64_t rows)
+static void settle(const lsp_topk_pass *p, const lsp_query_matrix *matrix, int64_t begin, int64_t rows)
 {
     lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     int64_t first = matrix->first + begin, range = 0, start = 0;
-    lsp_row_state total = totals_at(p, first), recent = recent_at(p, first);
-    lsp_candidates c = candidates_at(p, first);
+    lsp_row_state total = lsp_topk_totals(p, first), recent = lsp_topk_recent(p, first);
+    lsp_candidates c = lsp_topk_candidates(p, first);
     lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, matrix->head);
     double *dropped = p->topk->dropped + first;
     if (lsp_attention_folds(&plan->problem, plan->shape.tile_keys))
@@ -349,7 +227,7 @@ static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin,
 }
 
 /* Of all rows; `loaded`: they are chosen already, and only what is not saved is missing. */
-static int64_t settle_all(const pass *p, bool loaded)
+static int64_t settle_all(const lsp_topk_pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     int64_t chunks = lsp_ceil_div(plan->rows, plan->chunk_rows), tasks = plan->matrix_count * chunks,
@@ -363,7 +241,7 @@ static int64_t settle_all(const pass *p, bool loaded)
         uint64_t mode = lsp_fpmode_enter();
         if (!loaded) settle(p, matrix, begin, rows);
         memset(p->topk->added + first, 0, (size_t)rows * sizeof *p->topk->added);
-        lsp_row_state total = totals_at(p, first);
+        lsp_row_state total = lsp_topk_totals(p, first);
         empty += plan->kernel->finish(0, rows, total.max, total.max, total.sum,
                                       p->arrays->lse ? at(plan, p->arrays->lse, first) : NULL);
         lsp_fpmode_leave(mode);
@@ -394,11 +272,11 @@ enum { NEAR_VALUES = 1 << 20 };
 /* Keys come in ascending order: a row goes on where it was left. */
 static void add_values(void *user, const lsp_walk_chunk *chunk)
 {
-    const pass *p = user;
+    const lsp_topk_pass *p = user;
     const lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_panel *panel = &chunk->panel->panel;
-    const lsp_candidates c = candidates_at(p, chunk->row);
+    const lsp_candidates c = lsp_topk_candidates(p, chunk->row);
     int32_t *next = p->topk->added + chunk->row;
     const size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
     const int64_t step = lsp_max(1, NEAR_VALUES / (plan->shape.tile_keys * (int64_t)row_bytes));
@@ -420,7 +298,7 @@ static void add_values(void *user, const lsp_walk_chunk *chunk)
     }
 }
 
-static void store_out(const pass *p)
+static void store_out(const lsp_topk_pass *p)
 {
     const lsp_attention *plan = p->plan;
     int64_t d_v = plan->problem.desc.d_v;
@@ -440,12 +318,12 @@ static lsp_status execute(lsp_attention *plan, const lsp_method_arrays *arrays, 
 {
     double begin = lsp_clock();
     lsp_topk *t = plan->own;
-    pass p = {plan, t, arrays};
+    lsp_topk_pass p = {plan, t, arrays};
     lsp_walk keys = {.plan = plan,
                      .gather = plan->gather,
                      .user = &p,
-                     .pack = pack,
-                     .compute = choose,
+                     .pack = lsp_topk_pack,
+                     .compute = lsp_topk_choose,
                      .progress_end = KEYS_SHARE};
     lsp_walk values = {.plan = plan,
                        .gather = t->values,
