@@ -2,6 +2,7 @@
 #include "app/operands.h"
 
 #include "app/runs.h"
+#include "base/checked.h"
 #include "base/memory.h"
 
 #include <inttypes.h>
@@ -59,6 +60,16 @@ static lsp_status allocate_inputs(lsp_app *app, const lsp_attention_desc *desc, 
     return status;
 }
 
+/* Pages of an output, which the system clears when they are touched first: now, by the threads that will write them. */
+static void touch(const lsp_app *app, void *rows, int64_t count, size_t size)
+{
+    enum { PAGE = 4096 };
+    char *bytes = rows;
+    int64_t pages = bytes ? lsp_ceil_div(count * (int64_t)size, PAGE) : 0;
+#pragma omp parallel for schedule(static) num_threads(app->layout.threads)
+    for (int64_t page = 0; page < pages; page++) bytes[page * PAGE] = 0;
+}
+
 static lsp_status allocate_outputs(lsp_app *app, const lsp_attention_desc *desc, bool lse,
                                    lsp_operands *operands)
 {
@@ -66,6 +77,8 @@ static lsp_status allocate_outputs(lsp_app *app, const lsp_attention_desc *desc,
     lsp_status status = LSP_OK;
     operands->out = lsp_app_alloc(app, operands->query_rows, (size_t)desc->d_v * result, "out", &status);
     if (lse) operands->lse = lsp_app_alloc(app, operands->query_rows, result, "lse", &status);
+    touch(app, operands->out, operands->query_rows, (size_t)desc->d_v * result);
+    touch(app, operands->lse, lse ? operands->query_rows : 0, result);
     return status;
 }
 

@@ -102,6 +102,26 @@ typedef struct lsp_candidates {
     void *least;     /* [rows] what a score must exceed; -inf at first */
 } lsp_candidates;
 
+/* Tiles and rows that one call of select takes at most. */
+enum { LSP_SELECT_TILES = 8, LSP_SELECT_ROWS = 24 };
+
+/* Rows of V as stored, of keys [first, end): of one key tile or more all that are present. */
+typedef struct lsp_value_tile {
+    const void *v; /* [end - first][d_v] */
+    lsp_dtype type;
+    int64_t d_v, first, end;
+    int64_t tile_keys;
+} lsp_value_tile;
+
+/* Chosen entries of rows, keys ascending, and what they add up to. */
+typedef struct lsp_value_rows {
+    int64_t rows, stride;
+    const int32_t *keys, *counts; /* [rows][stride], [rows] */
+    const void *weights;          /* [rows][stride] result type */
+    int32_t *next;                /* [rows] entries before it are added */
+    double *out;                  /* [rows][d_v] */
+} lsp_value_rows;
+
 /* Consecutive query rows whose weights are looked at: an element of W is exp2(s - base_i) * weight_i, with base an even
  * integer and weight at most 1: the row's final maximum and 1 / its sum, a power of two brought from one to the other
  * where need be. A row of weight 0 is left out. Columns are of grains: rows [g grain, (g + 1) grain) of a call. */
@@ -180,17 +200,21 @@ typedef struct lsp_kernel {
                               const lsp_row_tile *tile, const lsp_key_rows *keys, void *scratch);
     /* Entries of candidates for each row: k, and room for those that are not sorted out yet. */
     int64_t (*candidate_stride)(int64_t k);
-    /* As attend, but for the output, which is not touched: maxima, sums, and the candidates of the same rows. */
-    void (*select)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
-                   const lsp_query_rows *rows, const lsp_candidates *candidates, void *scratch);
+    /* Bytes of scratch that select and add_values need (as that of attend). */
+    size_t (*select_bytes)(const lsp_tile_shape *shape);
+    /* As attend over `count` tiles (at most LSP_SELECT_TILES) one after the other, of at most LSP_SELECT_ROWS rows, but
+     * for the output, which is not touched: maxima, sums, and the candidates of the same rows. `last`: no more come, and
+     * candidates that are not chosen leave now, while they are near. */
+    void (*select)(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tiles,
+                   int count, const lsp_query_rows *rows, const lsp_candidates *candidates, bool last,
+                   void *scratch);
     /* Ends the choice: at most k entries a row, exp2(score - max) / sum in place of their scores, or with `renormalize`
      * divided by what the kept ones add up to. kept[r]: the share of the row's sum that they are, in double. */
     void (*weigh)(const lsp_score_rule *rule, int64_t rows, const lsp_candidates *candidates, const void *max,
                   const void *sum, bool renormalize, double *kept);
-    /* out[c] += sum of weights[i] * v[rows[i] - first][c] for i < count, one after the other, in double: the entry of f64 alone
-     * has it (else NULL). v: rows of d_v elements as stored; weights in `weight_type` (f32 or f64). */
-    void (*sum_values)(int64_t d_v, const void *v, lsp_dtype type, int64_t first, int64_t count,
-                       const int32_t *rows, const void *weights, lsp_dtype weight_type, double *out);
+    /* Adds to each row's output what its entries in a tile of V give: from next[r] on, as far as keys are below the tile's
+     * end, which is where next[r] is then. Sums of one tile run in the computing type's results, one key after the other. */
+    void (*add_values)(const lsp_value_tile *tile, const lsp_value_rows *rows, void *scratch);
 
     /* Looks at the weights of rows over one tile: sets the columns, adds to the rows' sums, offers links. Needs the scratch
      * of attend. NULL for bf16. A row's sums depend on its own q, sight, base and weight and on the tile alone; a column's

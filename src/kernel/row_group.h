@@ -6,13 +6,15 @@
 
 #include "kernel/ahead.h"
 
+#include <math.h>
+
 enum {
     SUM_VECS = SUM_LANES / LANES,
     KEY_GRAIN = SUM_LANES * UNIT_ELEMENTS, /* keys that a loop over probabilities takes at a time */
     TILE_KEYS_MOST = 512
 };
 
-#if REAL_BITS == 32 && defined(VEC_HAS_COMPRESS)
+#if LANES > 8
 typedef uint16_t hit_lanes;
 #else
 typedef uint8_t hit_lanes;

@@ -1,248 +1,128 @@
 /* The k largest scores of each row, of equal ones those of the lower keys, as tiles go by.
  *
- * A row's candidates stand in the order of their keys. A score joins them when it exceeds `least`; when their room is
- * full, those that cannot be among the k largest any more leave, and `least` rises. What remains at the end is the
- * one exact choice, whenever that happened.
- *
- * SPDX-License-Identifier: BSD-3-Clause */
+ * Scores of some rows over some tiles are kept until all of them are there: what a row has to exceed is told from them
+ * together, and its candidates come into a near cache once. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_SELECT_H
 #define LSP_KERNEL_SELECT_H
 
+#include "kernel/add_values.h"
+#include "kernel/candidates.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
 
-#include <string.h>
+/* ---- room -------------------------------------------------------------------------------------- */
 
-/* Room for candidates beyond k: half as many, so that they are sorted out after the keys have grown by half. */
-enum { SLACK_LEAST = 2 * STRIP_KEYS, SLACK_MOST = 1024 };
+enum { HITS_OF_TILE = TILE_KEYS_MOST / LANES };
 
-static int64_t candidate_stride(int64_t k)
+/* In the scratch: scores and hits of rows over all tiles of a call. */
+typedef struct score_room {
+    real *lines; /* [ROW_TILE][scores_stride] where scores become probabilities that nobody keeps */
+    real *scores;
+    int64_t line, stride; /* elements from row to row of both */
+    hit_lanes *hits;      /* [LSP_SELECT_ROWS][LSP_SELECT_TILES][HITS_OF_TILE] */
+    uint8_t *seen;        /* [LSP_SELECT_ROWS] a bit for each tile */
+} score_room;
+
+static size_t room_hits(void)
 {
-    int64_t slack = lsp_max(SLACK_LEAST, lsp_min(k / 2, SLACK_MOST));
-    return lsp_round_up(k + slack, SUM_LANES) + SUM_LANES;
+    return sizeof(hit_lanes) * LSP_SELECT_ROWS * LSP_SELECT_TILES * HITS_OF_TILE;
 }
 
-/* Candidates beyond k that sorting out may leave: an eighth of the room for them. */
-static int64_t candidate_spare(int64_t k)
+INLINE int64_t room_stride(const lsp_tile_shape *shape)
 {
-    return lsp_max(SLACK_LEAST, lsp_min(k / 2, SLACK_MOST)) / 8;
+    return LSP_SELECT_TILES * shape->tile_keys + SUM_LANES;
 }
 
-/* ---- numbers by their order --------------------------------------------------------------------- */
-
-#if REAL_BITS == 32
-typedef int32_t real_order;
-#else
-typedef int64_t real_order;
-#endif
-
-/* Integers in the order of the numbers that they stand for; -0 comes before 0. */
-INLINE real_order order_of(real a)
+static size_t select_bytes(const lsp_tile_shape *shape)
 {
-    const real_order sign = (real_order)1 << (REAL_BITS - 2), largest = sign + (sign - 1);
-    real_order bits;
-    memcpy(&bits, &a, sizeof bits);
-    return bits < 0 ? bits ^ largest : bits;
+    size_t lines = scratch_bytes(shape), values = values_bytes(shape->d_v),
+           all = lines + (size_t)(LSP_SELECT_ROWS * room_stride(shape)) * sizeof(real) + room_hits() +
+                 LSP_SELECT_ROWS;
+    return all > values ? all : values;
 }
 
-INLINE real real_of(real_order order)
+static score_room room_in(const lsp_tile_shape *shape, void *scratch)
 {
-    const real_order sign = (real_order)1 << (REAL_BITS - 2), largest = sign + (sign - 1);
-    real_order bits = order < 0 ? order ^ largest : order;
-    real a;
-    memcpy(&a, &bits, sizeof a);
-    return a;
+    char *scores = (char *)scratch + scratch_bytes(shape);
+    int64_t stride = room_stride(shape);
+    char *hits = scores + (size_t)(LSP_SELECT_ROWS * stride) * sizeof(real);
+    return (score_room){.lines = scratch,
+                        .scores = (real *)(void *)scores,
+                        .line = scores_stride(shape),
+                        .stride = stride,
+                        .hits = (hit_lanes *)(void *)hits,
+                        .seen = (uint8_t *)hits + room_hits()};
 }
 
-/* ---- sorting out -------------------------------------------------------------------------------- */
-
-/* A row's candidates. */
-typedef struct candidate_row {
-    real *scores, *least;
-    int32_t *keys, *count;
-} candidate_row;
-
-INLINE candidate_row candidates_of(const lsp_candidates *c, int64_t row)
+INLINE hit_lanes *room_hits_of(const score_room *room, int64_t row, int tile)
 {
-    return (candidate_row){(real *)c->scores + row * c->stride, (real *)c->least + row,
-                           c->keys + row * c->stride, c->counts + row};
+    return room->hits + (row * LSP_SELECT_TILES + tile) * HITS_OF_TILE;
 }
 
-/* How many of `count` scores (a multiple of LANES) are above a limit. */
-INLINE int32_t count_above(const real *scores, int32_t count, real limit)
+/* ---- scores ------------------------------------------------------------------------------------ */
+
+/* Keys of the tile that no row of the group sees are in no strip that was computed. */
+static void hide_rest(row_group *group, int r, int64_t tile_keys)
 {
-    vec bound = vec_set(limit);
-    int32_t above = 0;
-    for (int32_t i = 0; i < count; i += LANES)
-        above += __builtin_popcount(vec_greater(vec_load(scores + i), bound));
-    return above;
+    int64_t begin = group->begin / STRIP_KEYS * STRIP_KEYS, end = lsp_round_up(group->end, STRIP_KEYS);
+    for (int64_t j = 0; j < begin; j++) group->p[r][j] = -(real)INFINITY;
+    for (int64_t j = end; j < tile_keys; j++) group->p[r][j] = -(real)INFINITY;
 }
 
-/* What one pass over candidates tells: how many are above their limit, how far above on average, and the largest. */
-typedef struct candidate_spread {
-    int32_t above;
-    double excess;
-    real largest;
-} candidate_spread;
-
-INLINE candidate_spread spread_of(const real *scores, int32_t count, real least)
+/* Scores and hits of a group, whose rows are index[], over a tile; its maxima and sums go on. */
+static void select_advance(row_group *group, const int64_t *index, const lsp_tile_shape *shape,
+                           const lsp_score_rule *rule, const lsp_key_tile *tile, int number,
+                           const score_room *room)
 {
-    candidate_spread spread = {0, 0, -(real)INFINITY};
-    vec bound = vec_set(least), most = vec_load(scores), sum = vec_zero();
-    real lanes[LANES], sums[LANES];
-    for (int32_t i = 0; i < count; i += LANES) {
-        vec some = vec_load(scores + i);
-        spread.above += __builtin_popcount(vec_greater(some, bound));
-        most = vec_max(most, some);
-        sum = vec_add(sum, vec_sub(vec_max(some, bound), bound));
-    }
-    vec_store(lanes, most);
-    vec_store(sums, sum);
-    for (int i = 0; i < LANES; i++) {
-        spread.largest = lanes[i] > spread.largest ? lanes[i] : spread.largest;
-        spread.excess += (double)sums[i];
-    }
-    spread.excess /= spread.above > 0 ? (double)spread.above : 1;
-    return spread;
-}
-
-/* Moves the chosen lanes of LANES candidates to place `to`, which is not after them; returns the place after. */
-INLINE int32_t keep_lanes(const candidate_row *row, int32_t from, uint32_t which, int32_t to)
-{
-#ifdef VEC_HAS_COMPRESS
-    vec_compress(row->scores + to, vec_load(row->scores + from), which);
-    keys_compress(row->keys + to, row->keys + from, which);
-    return to + __builtin_popcount(which);
-#else
-    for (; which; which &= which - 1) {
-        int32_t i = from + __builtin_ctz(which);
-        row->scores[to] = row->scores[i];
-        row->keys[to++] = row->keys[i];
-    }
-    return to;
-#endif
-}
-
-/* Keeps what is above `limit` and the first `equals` of what equals it. */
-static void keep_above(const candidate_row *of, int32_t padded, real limit, int64_t equals)
-{
-    candidate_row row = *of; /* a copy: no store below can change it */
-    vec bound = vec_set(limit);
-    int32_t to = 0;
-    for (int32_t from = 0; from < padded; from += LANES) {
-        vec scores = vec_load(row.scores + from);
-        uint32_t which = vec_greater(scores, bound);
-        if (equals > 0) {
-            const uint32_t all = (uint32_t)((1ULL << LANES) - 1);
-            uint32_t same = ~(which | vec_greater(bound, scores)) & all;
-            for (; same && equals > 0; same &= same - 1, equals--) which |= same & -same;
+    const int64_t vectors = shape->tile_keys / LANES;
+    tile_scores(group, shape, rule, tile->k);
+    for (int r = 0; r < group->rows; r++) {
+        room->seen[index[r]] |= (uint8_t)(1U << number);
+        hit_lanes *hits = room_hits_of(room, index[r], number);
+        if (group->fused) {
+            memcpy(hits, group->hits[r], sizeof group->hits[r]);
+            continue;
         }
-        to = keep_lanes(&row, from, which, to);
+        hide_rest(group, r, shape->tile_keys);
+        vec limit = vec_set(group->limit[r]);
+        for (int64_t i = 0; i < vectors; i++)
+            hits[i] = (hit_lanes)vec_greater(vec_load(group->p[r] + i * LANES), limit);
+        memset(hits + vectors, 0, (size_t)(HITS_OF_TILE - vectors) * sizeof *hits);
+        real *line = room->lines + r * room->line;
+        memcpy(line, group->p[r], (size_t)shape->tile_keys * sizeof *line);
+        group->p[r] = line;
     }
-    *row.count = to;
+    tile_softmax(group);
+    group->rows = 0;
 }
 
-INLINE real smallest_of(const real *scores, int32_t count)
+static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                        const lsp_key_tile *tile, int number, const lsp_query_rows *rows,
+                        const lsp_candidates *candidates, const score_room *room)
 {
-    real smallest = scores[0], lanes[LANES];
-    int32_t i = 0;
-    vec most = vec_set(-smallest);
-    for (; i + LANES <= count; i += LANES) most = vec_max(most, vec_sub(vec_zero(), vec_load(scores + i)));
-    vec_store(lanes, most);
-    for (int lane = 0; lane < LANES; lane++) smallest = -lanes[lane] < smallest ? -lanes[lane] : smallest;
-    for (; i < count; i++) smallest = scores[i] < smallest ? scores[i] : smallest;
-    return smallest;
-}
-
-/* log2, a few in a thousand off: what is tried need not be exact. x is a normal number above 0. */
-INLINE double rough_log2(double x)
-{
-    const uint64_t mantissa = ((uint64_t)1 << 52) - 1, one = (uint64_t)1023 << 52;
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    int power = (int)(bits >> 52) - 1023;
-    bits = (bits & mantissa) | one;
-    memcpy(&x, &bits, sizeof x);
-    return power + 2.885 * (x - 1) / (x + 1);
-}
-
-/* Numbers between which a limit lies, and how many scores are above each. */
-typedef struct bracket {
-    real_order low, high;
-    int32_t above_low, above_high;
-} bracket;
-
-/* A number inside of a bracket that about `wanted` scores are above, if they thin out like powers: on the line through
- * the logarithms of both counts. */
-INLINE real on_the_line(const bracket *b, double wanted)
-{
-    double low = (double)real_of(b->low), high = (double)real_of(b->high);
-    double beyond = b->above_high > 0 ? (double)b->above_high : 0.5;
-    return (real)(low + (high - low) * rough_log2((double)b->above_low / wanted) /
-                            rough_log2((double)b->above_low / beyond));
-}
-
-/* A number that at least k, and at most k + spare, of the scores are above; where too many are equal for that, the k-th
- * largest of them. More than k + spare are above `least`. Tries what the mean tells of scores that thin out like
- * powers, then lines, and the middle often enough for any others. */
-static real find_limit(const real *scores, int32_t count, int32_t padded, int64_t k, int64_t spare,
-                       real least, candidate_spread *spread)
-{
-    bracket b = {order_of(least), order_of(spread->largest), spread->above, 0};
-    double wanted = (double)k + 0.5 * (double)spare;
-    if (least == -(real)INFINITY) b.low = order_of(smallest_of(scores, count)) - 1;
-    for (int step = 0; b.low + 1 < b.high; step++) {
-        real guess = step == 0 && least > -(real)INFINITY
-                         ? least + (real)(spread->excess * 0.693 * rough_log2((double)spread->above / wanted))
-                         : on_the_line(&b, wanted);
-        real_order middle = (b.low & b.high) + ((b.low ^ b.high) >> 1);
-        if (step % 3 < 2 && guess > real_of(b.low) && guess < real_of(b.high)) middle = order_of(guess);
-        int32_t above = count_above(scores, padded, real_of(middle));
-        if (above >= k && above <= k + spare) {
-            spread->above = above;
-            return real_of(middle);
+    /* No output: rows of no width, wherever they are said to be. */
+    lsp_tile_shape narrow = *shape;
+    lsp_query_rows states = *rows;
+    narrow.d_v = 0;
+    states.out = states.max;
+    int64_t index[ROW_TILE];
+    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
+    for (int64_t row = 0; row < rows->rows; row++) {
+        int before = group->rows;
+        row_group_add(group, &narrow, tile, rule, &states, row);
+        if (group->rows > before) {
+            index[before] = row;
+            group->p[before] = room->scores + row * room->stride + number * shape->tile_keys;
+            group->limit[before] = ((const real *)candidates->least)[row];
         }
-        if (above > k)
-            b.low = middle, b.above_low = above;
-        else
-            b.high = middle, b.above_high = above;
+        if (group->rows < ROW_TILE) continue;
+        tile_ahead_prefetch(&ahead);
+        select_advance(group, index, shape, rule, tile, number, room);
     }
-    spread->above = b.above_high;
-    return real_of(b.high);
+    if (group->rows) select_advance(group, index, shape, rule, tile, number, room);
 }
 
-/* Leaves the k largest of more than k, and up to `spare` others, which are the next ones: a limit that parts off about
- * as many as wanted is found sooner than one that parts off k. Scores that equal `least` are left from the last time;
- * what is above pushes them out, the last ones first. */
-static void sort_out(const candidate_row *row, int64_t k, int64_t spare)
-{
-    int32_t count = *row->count, padded = (int32_t)lsp_round_up(count, LANES);
-    for (int32_t i = count; i < padded; i++) row->scores[i] = -(real)INFINITY;
-    candidate_spread spread = spread_of(row->scores, padded, *row->least);
-    if (spread.above > k + spare)
-        *row->least = find_limit(row->scores, count, padded, k, spare, *row->least, &spread);
-    keep_above(row, padded, *row->least, k - spread.above);
-}
-
-/* ---- tiles -------------------------------------------------------------------------------------- */
-
-/* Whether any score of a strip is above the limit; a NaN is not, and hides no other. */
-INLINE bool strip_has(const real *scores, vec limit)
-{
-    vec most = limit;
-    UNROLL
-    for (int i = 0; i < STRIP_KEYS; i += LANES) most = vec_max(vec_load(scores + i), most);
-    return vec_greater(most, limit) != 0;
-}
-
-/* The same of a fused group, by its hits. */
-INLINE bool strip_hit(const hit_lanes *hits)
-{
-    uint32_t any = 0;
-    UNROLL
-    for (int i = 0; i < STRIP_KEYS / LANES; i++) any |= hits[i];
-    return any != 0;
-}
+/* ---- candidates -------------------------------------------------------------------------------- */
 
 /* Adds the scores of a vector whose bits are set in `hits`, at place `at`; returns the place after. */
 INLINE int32_t add_hits(const candidate_row *row, int32_t at, const real *scores, int32_t key, uint32_t hits)
@@ -261,113 +141,116 @@ INLINE int32_t add_hits(const candidate_row *row, int32_t at, const real *scores
 #endif
 }
 
-/* Adds what is above the row's limit among scores of keys `key`, `key` + 1, ...: vector by vector, as long as there is
- * room; sorts out between them. */
-static void add_scores(const candidate_row *row, const lsp_candidates *c, const real *scores, int32_t key,
-                       int64_t begin, int64_t end)
+/* Adds what is above the row's limit among `count` scores of keys `key`, `key` + 1, ...; sorts out whenever there is no
+ * room. */
+static void add_scores(const candidate_row *to, const lsp_candidates *c, const real *scores, int32_t key,
+                       int64_t count)
 {
-    for (int64_t i = begin; i < end; i += LANES) {
-        uint32_t hits = vec_greater(vec_load(scores + i), vec_set(*row->least));
-        if (!hits) continue;
-        if (*row->count + 2 * LANES > c->stride) {
-            sort_out(row, c->most, candidate_spare(c->most));
-            hits = vec_greater(vec_load(scores + i), vec_set(*row->least));
+    candidate_row row = *to; /* a copy: no store below can change it */
+    int32_t at = *row.count, most = (int32_t)c->stride - 2 * LANES;
+    vec limit = vec_set(*row.least);
+    for (int64_t i = 0; i < count; i += LANES) {
+        if (at > most) {
+            *row.count = at;
+            sort_out(&row, c->most, candidate_spare(c->most));
+            at = *row.count;
+            limit = vec_set(*row.least);
         }
-        *row->count = add_hits(row, *row->count, scores + i, key + (int32_t)i, hits);
+        at = add_hits(&row, at, scores + i, key + (int32_t)i, vec_greater(vec_load(scores + i), limit));
     }
+    *row.count = at;
 }
 
+/* The same of a tile whose hits are known, and for all of which there is room. */
+static void add_tile(const candidate_row *to, const real *scores, int32_t key, const hit_lanes *hits)
+{
+    candidate_row row = *to;
+    int32_t at = *row.count;
+    enum { PART = 64 / sizeof(hit_lanes) }; /* of 64 bytes */
+    for (int part = 0; part < HITS_OF_TILE; part += PART) {
 #ifdef VEC_HAS_COMPRESS
-/* The same of a whole tile of the largest height, whose hits are known and fill 64 bytes, if there is room for all of
- * them: goes from one vector with hits to the next. */
-INLINE bool add_tile(const candidate_row *row, int64_t stride, const real *scores, int32_t key,
-                     const hit_lanes *hits)
-{
-    uint64_t words[8], vectors = bits_of_64_bytes(hits);
-    int32_t at = *row->count, more = 0;
-    memcpy(words, hits, sizeof words);
-    UNROLL
-    for (int i = 0; i < 8; i++) more += __builtin_popcountll(words[i]);
-    if (at + more + LANES > stride) return false;
-    for (; vectors; vectors &= vectors - 1) {
-        int i = __builtin_ctzll(vectors);
-        at = add_hits(row, at, scores + i * LANES, key + i * LANES, hits[i]);
-    }
-    *row->count = at;
-    /* With as many again the row has to be sorted out: it is asked for meanwhile. */
-    for (int32_t i = 0; at + more + LANES > stride && i < at; i += CACHE_LINE / (int)sizeof(real)) {
-        __builtin_prefetch(row->scores + i, 1, 2);
-        __builtin_prefetch(row->keys + i, 1, 2);
-    }
-    return true;
-}
+        uint64_t vectors = bits_of_hits(hits + part);
+#else
+        uint64_t vectors = 0;
+        for (int i = 0; i < PART; i++) vectors |= (uint64_t)(hits[part + i] != 0) << i;
 #endif
-
-/* Row r of the group, whose scores are there, in a fused group with their hits. */
-static void select_row(const row_group *group, int r, int64_t row_index, const lsp_key_tile *tile,
-                       const lsp_candidates *c)
-{
-    candidate_row row = candidates_of(c, row_index);
-    const real *scores = group->p[r];
-    int32_t key = (int32_t)tile->first;
-    int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
-    if (!group->fused && !(lanes_max(group->lane_max[r]) > *row.least)) return;
-#ifdef VEC_HAS_COMPRESS
-    if (group->fused && strip_end == TILE_KEYS_MOST / STRIP_KEYS &&
-        add_tile(&row, c->stride, scores, key, group->hits[r]))
-        return;
-#endif
-    for (; strip < strip_end; strip++) {
-        int64_t begin = strip * STRIP_KEYS;
-        if (group->fused ? strip_hit(group->hits[r] + begin / LANES)
-                         : strip_has(scores + begin, vec_set(*row.least)))
-            add_scores(&row, c, scores, key, begin, begin + STRIP_KEYS);
+        for (; vectors; vectors &= vectors - 1) {
+            int i = part + __builtin_ctzll(vectors);
+            at = add_hits(&row, at, scores + i * LANES, key + i * LANES, hits[i]);
+        }
     }
+    *row.count = at;
 }
 
-static void select_advance(row_group *group, const int64_t *index, const lsp_tile_shape *shape,
-                           const lsp_score_rule *rule, const lsp_key_tile *tile,
-                           const lsp_candidates *candidates)
+static int32_t count_hits(const hit_lanes *hits, int64_t count)
 {
-    for (int r = 0; r < group->rows; r++) {
-        candidate_row row = candidates_of(candidates, index[r]);
-        group->limit[r] = *row.least;
-        /* Where the row's next candidates go is seldom in a near cache. */
-        __builtin_prefetch(row.scores + *row.count, 1, 3);
-        __builtin_prefetch(row.keys + *row.count, 1, 3);
+    int32_t sum = 0;
+    for (int64_t i = 0; i < count; i += (int64_t)(sizeof(uint64_t) / sizeof *hits)) {
+        uint64_t word;
+        memcpy(&word, hits + i, sizeof word);
+        sum += __builtin_popcountll(word);
     }
-    tile_scores(group, shape, rule, tile->k);
-    for (int r = 0; r < group->rows; r++) select_row(group, r, index[r], tile, candidates);
-    tile_softmax(group);
-    group->rows = 0;
+    return sum;
+}
+
+/* Row `row` takes what it saw of the tiles, which are one after the other. */
+static void take_row(const lsp_tile_shape *shape, const lsp_key_tile *tiles, const lsp_candidates *c,
+                     int64_t row, const score_room *room)
+{
+    candidate_row to = candidates_of(c, row);
+    uint32_t seen = room->seen[row];
+    if (!seen) return;
+    int first = __builtin_ctz(seen), end = 32 - __builtin_clz(seen);
+    const real *scores = room->scores + row * room->stride;
+    int32_t hits = count_hits(room_hits_of(room, row, first), (int64_t)(end - first) * HITS_OF_TILE);
+    if (!hits) return;
+    const real *begin = scores + first * shape->tile_keys;
+    int64_t count = (end - first) * shape->tile_keys;
+    bool fits = *to.count + hits + 2 * LANES <= c->stride;
+    if (!fits && *to.count == 0) open_limit(&to, c, begin, count);
+    if (!fits && *to.count > 0) raise_limit(&to, c, begin, count, hits);
+    for (int t = first; t < end; t++) {
+        if (fits)
+            add_tile(&to, scores + t * shape->tile_keys, (int32_t)tiles[t].first, room_hits_of(room, row, t));
+        else
+            add_scores(&to, c, scores + t * shape->tile_keys, (int32_t)tiles[t].first, shape->tile_keys);
+    }
 }
 
 /* `select` is a function of POSIX. */
-static void select_keys(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
-                        const lsp_query_rows *rows, const lsp_candidates *candidates, void *scratch)
+static void select_keys(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tiles,
+                        int count, const lsp_query_rows *rows, const lsp_candidates *candidates, bool last,
+                        void *scratch)
 {
-    /* No output: rows of no width, wherever they are said to be. */
-    lsp_tile_shape narrow = *shape;
-    lsp_query_rows states = *rows;
-    narrow.d_v = 0;
-    states.out = states.max;
+    score_room room = room_in(shape, scratch);
     row_group group;
-    int64_t index[ROW_TILE];
-    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
     group.sifts = true;
-    for (int64_t row = 0; row < rows->rows; row++) {
-        int before = group.rows;
-        row_group_add(&group, &narrow, tile, rule, &states, row);
-        if (group.rows > before) index[before] = row;
-        if (group.rows < ROW_TILE) continue;
-        tile_ahead_prefetch(&ahead);
-        select_advance(&group, index, shape, rule, tile, candidates);
+    memset(group.hits, 0, sizeof group.hits);
+    memset(room.seen, 0, LSP_SELECT_ROWS);
+    for (int t = 0; t < count; t++) select_tile(&group, shape, rule, &tiles[t], t, rows, candidates, &room);
+    for (int64_t r = 0; r < rows->rows; r++) {
+        take_row(shape, tiles, candidates, r, &room);
+        candidate_row row = candidates_of(candidates, r);
+        if (last && *row.count > candidates->most) sort_out(&row, candidates->most, 0);
     }
-    if (group.rows) select_advance(&group, index, shape, rule, tile, candidates);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------ */
+
+/* Sum of `count` numbers in double, in lanes that are the same on every instruction set. */
+static double sum_of(const real *values, int64_t count)
+{
+    double lanes[SUM_LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + SUM_LANES <= count; i += SUM_LANES) {
+        UNROLL
+        for (int lane = 0; lane < SUM_LANES; lane++) lanes[lane] += (double)values[i + lane];
+    }
+    for (int lane = 0; i + lane < count; lane++) lanes[lane] += (double)values[i + lane];
+    for (int lane = 0; lane < SUM_LANES; lane++) sum += lanes[lane];
+    return sum;
+}
 
 static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates *c, const void *max,
                   const void *sum, bool renormalize, double *kept)
@@ -377,17 +260,16 @@ static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates
     for (int64_t r = 0; r < rows; r++) {
         candidate_row row = candidates_of(c, r);
         if (*row.count > c->most) sort_out(&row, c->most, 0);
-        real top = ((const real *)max)[r];
+        real top = ((const real *)max)[r], total = ((const real *)sum)[r];
         vec base = vec_set(top == -(real)INFINITY ? (real)0 : -top);
-        double total = (double)((const real *)sum)[r], own = 0;
         for (int32_t i = 0; i < *row.count; i += LANES)
             vec_store(row.scores + i,
                       vec_exp2(false, vec_fma(vec_load(row.scores + i), factor, base), vec_zero()));
-        for (int32_t i = 0; i < *row.count; i++) own += (double)row.scores[i];
-        double divisor = renormalize ? own : total;
-        if (total != total) divisor = total;
-        for (int32_t i = 0; i < *row.count; i++) row.scores[i] = (real)((double)row.scores[i] / divisor);
-        kept[r] = own / total;
+        double own = sum_of(row.scores, *row.count);
+        vec divisor = vec_set(renormalize && total == total ? (real)own : total);
+        for (int32_t i = 0; i < *row.count; i += LANES)
+            vec_store(row.scores + i, vec_div(vec_load(row.scores + i), divisor));
+        kept[r] = own / (double)total;
     }
 }
 

@@ -5,13 +5,13 @@
 #ifndef LSP_KERNEL_TABLE_H
 #define LSP_KERNEL_TABLE_H
 
+#include "kernel/add_values.h"
 #include "kernel/entries.h"
 #include "kernel/finish.h"
 #include "kernel/fold.h"
 #include "kernel/pack.h"
 #include "kernel/pool.h"
 #include "kernel/select.h"
-#include "kernel/sum_values.h"
 #include "kernel/tile_map.h"
 #include "kernel/tile_scores.h"
 #include "kernel/tile_softmax.h"
@@ -83,9 +83,9 @@ static double fma_burst(int64_t iterations)
         .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
         .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED,                \
-        .candidate_stride = candidate_stride, .select = select_keys, .weigh = weigh,                         \
-        .sum_values = SUM_VALUES, .look = LOOK, .pool = POOL, .fold = fold, .finish = finish,                \
-        .fma_burst = fma_burst,                                                                              \
+        .candidate_stride = candidate_stride, .select_bytes = select_bytes, .select = select_keys,           \
+        .weigh = weigh, .add_values = add_values, .look = LOOK, .pool = POOL, .fold = fold,                  \
+        .finish = finish, .fma_burst = fma_burst,                                                            \
     }
 
 #endif

@@ -130,6 +130,109 @@ INLINE uint32_t vec_greater(vec a, vec b)
     return (uint32_t)VOP(movemask)(VOP(cmp)(a, b, _CMP_GT_OQ));
 }
 
+/* Bit i: key i of 16 is below a limit. */
+INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
+{
+    const __m256i *half = (const __m256i *)(const void *)keys;
+    __m256i bound = _mm256_set1_epi32(limit);
+    __m256i low = _mm256_cmpgt_epi32(bound, _mm256_loadu_si256(half)),
+            high = _mm256_cmpgt_epi32(bound, _mm256_loadu_si256(half + 1));
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(low)) |
+           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
+}
+
+/* LANES doubles += a */
+INLINE void vec_add_doubles(double *to, vec a)
+{
+#if REAL_BITS == 32
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(a)),
+            high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), low));
+    _mm256_storeu_pd(to + 4, _mm256_add_pd(_mm256_loadu_pd(to + 4), high));
+#else
+    vec_store(to, vec_add(vec_load(to), a));
+#endif
+}
+
+/* The chosen lanes of a, and of LANES integers, one after the other; what follows them up to LANES is undefined. By
+ * halves, as a table for all lanes would take more than a good part of a first-level cache. */
+#define VEC_HAS_COMPRESS
+static const int32_t chosen_of_4[16][4] = {{0},    {0},       {1},       {0, 1},      {2},    {0, 2},
+                                           {1, 2}, {0, 1, 2}, {3},       {0, 3},      {1, 3}, {0, 1, 3},
+                                           {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3}};
+
+INLINE __m128i order_of_chosen(uint32_t which)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)chosen_of_4[which]);
+}
+
+INLINE void compress_4(int32_t *to, __m128i a, uint32_t which)
+{
+    __m128 chosen = _mm_permutevar_ps(_mm_castsi128_ps(a), order_of_chosen(which));
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_castps_si128(chosen));
+}
+
+#if REAL_BITS == 32
+INLINE void compress_8(int32_t *to, __m256i a, uint32_t which)
+{
+    uint32_t low = which & 15U;
+    __m128i upper = _mm256_extracti128_si256(a, 1);
+    compress_4(to, _mm256_castsi256_si128(a), low);
+    compress_4(to + __builtin_popcount(low), upper, which >> 4);
+}
+
+INLINE void vec_compress(real *to, vec a, uint32_t which)
+{
+    uint32_t low = which & 15U;
+    __m128 upper = _mm256_extractf128_ps(a, 1);
+    _mm_storeu_ps(to, _mm_permutevar_ps(_mm256_castps256_ps128(a), order_of_chosen(low)));
+    _mm_storeu_ps(to + __builtin_popcount(low), _mm_permutevar_ps(upper, order_of_chosen(which >> 4)));
+}
+
+INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
+{
+    compress_8(to, _mm256_loadu_si256((const __m256i *)(const void *)keys), which);
+}
+
+/* The same of first, first + 1, ... */
+INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
+{
+    __m256i run = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    compress_8(to, run, which);
+}
+#else
+INLINE void vec_compress(real *to, vec a, uint32_t which)
+{
+    static const int64_t pairs[4][2] = {{0}, {0}, {2}, {0, 2}};
+    uint32_t low = which & 3U, high = which >> 2;
+    __m128i first = _mm_loadu_si128((const __m128i *)(const void *)pairs[low]),
+            second = _mm_loadu_si128((const __m128i *)(const void *)pairs[high]);
+    __m128d upper = _mm256_extractf128_pd(a, 1);
+    _mm_storeu_pd(to, _mm_permutevar_pd(_mm256_castpd256_pd128(a), first));
+    _mm_storeu_pd(to + __builtin_popcount(low), _mm_permutevar_pd(upper, second));
+}
+
+INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
+{
+    compress_4(to, _mm_loadu_si128((const __m128i *)(const void *)keys), which);
+}
+
+INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
+{
+    compress_4(to, _mm_add_epi32(_mm_set1_epi32(first), _mm_setr_epi32(0, 1, 2, 3)), which);
+}
+#endif
+
+/* Bit i: byte i of 64 is not 0. */
+INLINE uint64_t bits_of_hits(const void *p)
+{
+    const __m256i *half = p;
+    __m256i zero = _mm256_setzero_si256();
+    uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_loadu_si256(half), zero));
+    uint32_t high = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_loadu_si256(half + 1), zero));
+    return ~((uint64_t)high << 32 | low);
+}
+
 /* The low bits of the mantissa moved into the place of the exponent. */
 INLINE vec vec_exponent_from_low_bits(vec a)
 {

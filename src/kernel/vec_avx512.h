@@ -130,6 +130,25 @@ INLINE uint32_t vec_greater(vec a, vec b)
 #endif
 }
 
+/* Bit i: key i of 16 is below a limit. */
+INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
+{
+    return _mm512_cmplt_epi32_mask(_mm512_loadu_si512(keys), _mm512_set1_epi32(limit));
+}
+
+/* LANES doubles += a */
+INLINE void vec_add_doubles(double *to, vec a)
+{
+#if REAL_BITS == 32
+    __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(a)),
+            high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), low));
+    _mm512_storeu_pd(to + 8, _mm512_add_pd(_mm512_loadu_pd(to + 8), high));
+#else
+    vec_store(to, vec_add(vec_load(to), a));
+#endif
+}
+
 /* The chosen lanes of a, and of LANES integers, one after the other; what follows them up to LANES is undefined. */
 #define VEC_HAS_COMPRESS
 INLINE void vec_compress(real *to, vec a, uint32_t which)
@@ -152,7 +171,7 @@ INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
 }
 
 /* Bit i: byte pair (f64: byte) i of 64 bytes is not 0. */
-INLINE uint64_t bits_of_64_bytes(const void *p)
+INLINE uint64_t bits_of_hits(const void *p)
 {
     __m512i all = _mm512_loadu_si512(p);
 #if REAL_BITS == 32

@@ -10,6 +10,8 @@
 enum {
     CHUNK_MOST = 1024,
     CHUNK_LEAST = 48,
+    CHUNK_GRAIN =
+        24, /* whole groups of rows on every instruction set; a larger one lets threads end at different times */
     CHUNK_WORTH_TILES = 528, /* with fewer rows, fetching the next key tile shows */
     CHUNKS_PER_THREAD = 4,
     NEAR_BYTES = 3 << 19 /* of a second-level cache of 2 MiB */
@@ -30,7 +32,7 @@ const char *lsp_partition_kind_name(lsp_partition_kind kind)
 int64_t lsp_attention_share_rows(int64_t rows, int64_t together, int threads)
 {
     int64_t share = threads > 1 ? together / ((int64_t)threads * CHUNKS_PER_THREAD) : rows;
-    return lsp_round_up(lsp_max(CHUNK_LEAST, lsp_min(share, CHUNK_MOST)), CHUNK_LEAST);
+    return lsp_round_up(lsp_max(CHUNK_LEAST, lsp_min(share, CHUNK_MOST)), CHUNK_GRAIN);
 }
 
 /* Rows whose queries and output stay in the second-level cache beside a key tile and the next one. */
@@ -66,6 +68,14 @@ lsp_tile_shape lsp_attention_shape(const lsp_problem *problem, const lsp_kernel 
     const lsp_attention_desc *d = &problem->desc;
     const lsp_method_ops *method = problem->ops;
     return kernel->shape(d->d_k, method->columns ? method->columns(d) : d->d_v);
+}
+
+int64_t lsp_attention_scratch_bytes(const lsp_problem *problem, const lsp_kernel *kernel,
+                                    const lsp_tile_shape *shape)
+{
+    const lsp_method_ops *method = problem->ops;
+    return (int64_t)(method->scratch_bytes ? method->scratch_bytes(kernel, shape)
+                                           : kernel->scratch_bytes(shape));
 }
 
 /* ---- what every rank must agree on -------------------------------------------------------------- */
@@ -213,6 +223,7 @@ static lsp_status allocate(lsp_attention *plan)
     plan->room_tiles = tiles / threads;
     plan->chunk_rows = lsp_attention_chunk_rows(&plan->partition, plan->group_rank, threads);
     int64_t room_rows = lsp_attention_room_rows(&plan->partition, plan->group_rank, threads);
+    int64_t scratch = lsp_attention_scratch_bytes(&plan->problem, plan->kernel, shape);
     plan->met = lsp_memory_alloc(plan->query_rows, sizeof *plan->met);
     plan->packed_k = lsp_memory_alloc(tiles * shape->tile_keys * shape->k_depth, packed);
     plan->packed_v = lsp_memory_alloc(tiles * shape->tile_keys * shape->v_stride, packed);
@@ -226,7 +237,7 @@ static lsp_status allocate(lsp_attention *plan)
         room->q = lsp_memory_alloc(room_rows * shape->k_depth, packed);
         room->norm = lsp_memory_alloc(room_rows, sizeof *room->norm);
         room->sight = lsp_memory_alloc(room_rows, sizeof *room->sight);
-        room->scratch = lsp_memory_alloc((int64_t)plan->kernel->scratch_bytes(shape), 1);
+        room->scratch = lsp_memory_alloc(scratch, 1);
         ok = room->q && room->norm && room->sight && room->scratch;
     }
     return ok ? LSP_OK

@@ -89,6 +89,10 @@ int64_t lsp_attention_room_rows(const lsp_partition *partition, int r, int threa
 /* Local. Whether sums over LSP_FOLD_TILES key tiles are kept apart: in f32, where a row may see more keys than that. */
 bool lsp_attention_folds(const lsp_problem *problem, int64_t tile_keys);
 
+/* Local. Bytes of a thread's scratch. */
+int64_t lsp_attention_scratch_bytes(const lsp_problem *problem, const lsp_kernel *kernel,
+                                    const lsp_tile_shape *shape);
+
 /* Collective. lsp_attention_create, but with functions of another kind in the place of the method's (kind NULL: of the
  * method). */
 lsp_status lsp_attention_create_kind(lsp_context *ctx, const lsp_attention_desc *desc,

@@ -106,7 +106,7 @@ static lsp_footprint footprint_of(const lsp_partition *p, const lsp_kernel *kern
     int64_t matrix = method->matrix_bytes ? method->matrix_bytes(p->problem, threads) : 0;
     f.work = state * rows + matrix * lsp_partition_matrices(p, group) +
              threads * (room * (shape.k_depth * packed + (int64_t)(sizeof(lsp_sight) + sizeof(double))) +
-                        (int64_t)kernel->scratch_bytes(&shape));
+                        lsp_attention_scratch_bytes(p->problem, kernel, &shape));
     f.total = f.q + f.k + f.v + f.out + f.lse + f.panels + f.packed + f.work;
     return f;
 }

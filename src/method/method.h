@@ -47,6 +47,8 @@ typedef struct lsp_method_ops {
     void (*release)(lsp_attention *plan);
     /* Local. Bytes of that state for one query row; NULL: as the exact method. */
     int64_t (*row_bytes)(const lsp_problem *problem, const lsp_kernel *kernel);
+    /* Local. Bytes of a thread's scratch; NULL: those of the kernel's attend. */
+    size_t (*scratch_bytes)(const lsp_kernel *kernel, const lsp_tile_shape *shape);
     /* Local. Corrects what an execution costs, which was filled in as for the exact method; NULL: it costs that. */
     lsp_status (*estimate)(const lsp_partition *partition, int ranks_per_node, int threads,
                            lsp_estimate *estimate, lsp_error *error);

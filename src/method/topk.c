@@ -1,8 +1,8 @@
 /* Attention with the k largest weights of each row (source document, section 3.2).
  *
  * First pass, over K: maxima, sums and candidates of every row. Then the choice is made and the weights are known.
- * Second pass, over V: each row adds up its rows of V in the order of the keys, in double, so that neither panels nor
- * tiles show in the bits. SPDX-License-Identifier: BSD-3-Clause */
+ * Second pass, over V: each row adds up its rows of V in the order of the keys, a key tile at a time, and tiles in
+ * double. SPDX-License-Identifier: BSD-3-Clause */
 #include "method/topk.h"
 
 #include "base/checked.h"
@@ -18,14 +18,6 @@
 
 /* Of the work: the first pass. */
 #define KEYS_SHARE 0.95
-
-/* One execution. */
-typedef struct pass {
-    lsp_attention *plan;
-    lsp_topk *topk;
-    const lsp_method_arrays *arrays;
-    const lsp_kernel *doubles; /* of the same instruction set: has sum_values */
-} pass;
 
 int64_t lsp_topk_most(const lsp_attention_desc *d)
 {
@@ -59,6 +51,11 @@ static int64_t row_bytes(const lsp_problem *problem, const lsp_kernel *kernel)
            4 * element + (d->d_v + 1) * (int64_t)sizeof(double);
 }
 
+static size_t scratch_bytes(const lsp_kernel *kernel, const lsp_tile_shape *shape)
+{
+    return kernel->select_bytes(shape);
+}
+
 static bool allocate(lsp_attention *plan, lsp_topk *t)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
@@ -85,6 +82,24 @@ static bool allocate(lsp_attention *plan, lsp_topk *t)
            t->lengths;
 }
 
+/* Pages that the system has to clear when they are touched first: now, by the threads that write them. */
+static void touch(const lsp_attention *plan, void *values, int64_t count, size_t size)
+{
+    enum { PAGE = 4096 };
+    char *bytes = values;
+    int64_t pages = lsp_ceil_div(count * (int64_t)size, PAGE);
+#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
+    for (int64_t page = 0; page < pages; page++) bytes[page * PAGE] = 0;
+}
+
+static void touch_all(const lsp_attention *plan, const lsp_topk *t)
+{
+    const lsp_candidates *c = &t->candidates;
+    touch(plan, c->scores, plan->query_rows * c->stride, element_size(&plan->problem.desc));
+    touch(plan, c->keys, plan->query_rows * c->stride, sizeof *c->keys);
+    touch(plan, t->sums, plan->query_rows * plan->problem.desc.d_v, sizeof *t->sums);
+}
+
 static lsp_status prepare(lsp_attention *plan)
 {
     lsp_topk *t = plan->own = lsp_memory_zalloc(1, sizeof *t);
@@ -96,6 +111,7 @@ static lsp_status prepare(lsp_attention *plan)
                              "attention.topk, more ranks, or fewer rows at a time",
                              (long long)plan->kernel->candidate_stride(lsp_topk_most(&plan->problem.desc)),
                              (long long)plan->query_rows);
+    if (status == LSP_OK) touch_all(plan, t);
     status = lsp_context_agree(plan->ctx, status);
     return status == LSP_OK ? lsp_attention_create_gather(plan, false, true, &t->values) : status;
 }
@@ -134,7 +150,7 @@ static void *at(const lsp_attention *plan, const void *values, int64_t index)
 }
 
 /* Rows as they are at first, or those of a loaded first pass. */
-static void reset(const pass *p, bool loaded)
+static void reset(const lsp_topk_pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     lsp_topk *t = p->topk;
@@ -153,87 +169,6 @@ static void reset(const pass *p, bool loaded)
         memset(t->candidates.counts + begin, 0, (size_t)(end - begin) * sizeof(int32_t));
         memset(plan->met + begin, 0, (size_t)(end - begin) * sizeof *plan->met);
     }
-}
-
-/* The rows' maxima and sums, and their candidates, from local row `row` on. */
-static lsp_row_state totals_at(const pass *p, int64_t row)
-{
-    return (lsp_row_state){NULL, at(p->plan, p->plan->max, row), at(p->plan, p->plan->sum, row)};
-}
-
-static lsp_row_state recent_at(const pass *p, int64_t row)
-{
-    return (lsp_row_state){NULL, at(p->plan, p->topk->recent.max, row),
-                           at(p->plan, p->topk->recent.sum, row)};
-}
-
-static lsp_candidates candidates_at(const pass *p, int64_t row)
-{
-    lsp_candidates c = p->topk->candidates;
-    c.scores = at(p->plan, c.scores, row * c.stride);
-    c.keys += row * c.stride;
-    c.counts += row;
-    c.least = at(p->plan, c.least, row);
-    return c;
-}
-
-/* ---- first pass -------------------------------------------------------------------------------- */
-
-static void pack(void *user, const lsp_walk_panel *panel, int64_t tile)
-{
-    lsp_walk_pack_k(((const pass *)user)->plan, panel, tile);
-}
-
-/* Rows of a chunk that meet some tiles before the next ones do, and those tiles: candidates and keys stay in a second-level
- * cache meanwhile. */
-enum { NEAR_CANDIDATES = 1280 << 10, NEAR_KEYS = 1 << 20, NEAR_ROWS_LEAST = 48 };
-
-static int64_t near_rows(const lsp_attention *plan, const lsp_candidates *c)
-{
-    int64_t entry = (int64_t)(element_size(&plan->problem.desc) + sizeof(int32_t));
-    int64_t rows = NEAR_CANDIDATES / entry / c->stride / NEAR_ROWS_LEAST * NEAR_ROWS_LEAST;
-    return lsp_max(rows, NEAR_ROWS_LEAST);
-}
-
-static int64_t near_tiles(const lsp_attention *plan)
-{
-    int64_t tile = plan->shape.tile_keys * plan->shape.k_depth * plan->kernel->packed_bytes;
-    return lsp_max(1, NEAR_KEYS / tile);
-}
-
-/* Rows [begin, begin + rows) of a chunk meet tiles [tile, tile_end). Folds as the exact method does, so that lse has
- * the same bits. */
-static void choose_near(const pass *p, const lsp_walk_chunk *chunk, int64_t begin, int64_t rows, int64_t tile,
-                        int64_t tile_end)
-{
-    const lsp_attention *plan = p->plan;
-    const lsp_thread_room *room = chunk->room;
-    int64_t row = chunk->row + begin, fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
-    bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
-    lsp_row_state total = totals_at(p, row), recent = recent_at(p, row), now = folds ? recent : total;
-    const char *q = room->q;
-    q += (size_t)(begin * plan->shape.k_depth) * (size_t)plan->kernel->packed_bytes;
-    lsp_query_rows state = {rows, q, room->norm + begin, room->sight + begin, NULL, now.max, now.sum};
-    lsp_candidates candidates = candidates_at(p, row);
-    lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, chunk->matrix->head);
-    for (; tile < tile_end; tile++) {
-        lsp_tile_place place;
-        if (!lsp_walk_sees(chunk, plan, tile, &place)) continue;
-        if (folds && place.first % fold_keys == 0) plan->kernel->fold(0, rows, &recent, &total);
-        lsp_key_tile keys = lsp_walk_tile(chunk, plan, tile, place.first, false);
-        plan->kernel->select(&plan->shape, &rule, &keys, &state, &candidates, room->scratch);
-        if (chunk->main_thread) lsp_gather_progress(plan->gather);
-    }
-}
-
-static void choose(void *user, const lsp_walk_chunk *chunk)
-{
-    const pass *p = user;
-    int64_t rows = near_rows(p->plan, &p->topk->candidates), tiles = near_tiles(p->plan);
-    lsp_walk_pack_queries(chunk, p->plan, p->arrays->q);
-    for (int64_t t = chunk->tile_begin; t < chunk->tile_end; t += tiles)
-        for (int64_t r = 0; r < chunk->rows; r += rows)
-            choose_near(p, chunk, r, lsp_min(rows, chunk->rows - r), t, lsp_min(t + tiles, chunk->tile_end));
 }
 
 /* ---- the choice -------------------------------------------------------------------------------- */
@@ -267,13 +202,13 @@ static void fill_places(const lsp_attention *plan, lsp_candidates *c, int64_t ro
 }
 
 /* Rows [begin, begin + rows) of a matrix. */
-static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin, int64_t rows)
+static void settle(const lsp_topk_pass *p, const lsp_query_matrix *matrix, int64_t begin, int64_t rows)
 {
     lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     int64_t first = matrix->first + begin, range = 0, start = 0;
-    lsp_row_state total = totals_at(p, first), recent = recent_at(p, first);
-    lsp_candidates c = candidates_at(p, first);
+    lsp_row_state total = lsp_topk_totals(p, first), recent = lsp_topk_recent(p, first);
+    lsp_candidates c = lsp_topk_candidates(p, first);
     lsp_score_rule rule = lsp_attention_rule(&plan->problem.desc, matrix->head);
     double *dropped = p->topk->dropped + first;
     if (lsp_attention_folds(&plan->problem, plan->shape.tile_keys))
@@ -292,7 +227,7 @@ static void settle(const pass *p, const lsp_query_matrix *matrix, int64_t begin,
 }
 
 /* Of all rows; `loaded`: they are chosen already, and only what is not saved is missing. */
-static int64_t settle_all(const pass *p, bool loaded)
+static int64_t settle_all(const lsp_topk_pass *p, bool loaded)
 {
     lsp_attention *plan = p->plan;
     int64_t chunks = lsp_ceil_div(plan->rows, plan->chunk_rows), tasks = plan->matrix_count * chunks,
@@ -306,7 +241,7 @@ static int64_t settle_all(const pass *p, bool loaded)
         uint64_t mode = lsp_fpmode_enter();
         if (!loaded) settle(p, matrix, begin, rows);
         memset(p->topk->added + first, 0, (size_t)rows * sizeof *p->topk->added);
-        lsp_row_state total = totals_at(p, first);
+        lsp_row_state total = lsp_topk_totals(p, first);
         empty += plan->kernel->finish(0, rows, total.max, total.max, total.sum,
                                       p->arrays->lse ? at(plan, p->arrays->lse, first) : NULL);
         lsp_fpmode_leave(mode);
@@ -331,39 +266,39 @@ static int64_t find_key(const int32_t *keys, int64_t begin, int64_t end, int64_t
     return begin;
 }
 
-/* Rows of V that a chunk's rows meet before the next ones: as many as stay in a second-level cache. */
-static int64_t near_values(const lsp_attention_desc *d)
-{
-    enum { NEAR_VALUES = 1 << 20 };
-    return lsp_max(1, NEAR_VALUES / (d->d_v * (int64_t)lsp_dtype_size(d->v_type)));
-}
+/* Bytes of V that a chunk's rows meet before the next ones: they stay in a second-level cache meanwhile. */
+enum { NEAR_VALUES = 1 << 20 };
 
-/* Keys come in ascending order: a row goes on near where it was left. */
+/* Keys come in ascending order: a row goes on where it was left. */
 static void add_values(void *user, const lsp_walk_chunk *chunk)
 {
-    const pass *p = user;
+    const lsp_topk_pass *p = user;
     const lsp_attention *plan = p->plan;
     const lsp_attention_desc *d = &plan->problem.desc;
     const lsp_panel *panel = &chunk->panel->panel;
-    const lsp_candidates *c = &p->topk->candidates;
-    int64_t skipped =
-        lsp_partition_tile_row(&plan->partition, chunk->tile_begin) - plan->panels[panel->index].first;
-    const char *v = (const char *)panel->v + (size_t)(skipped * d->d_v) * lsp_dtype_size(d->v_type);
-    for (int64_t key = chunk->low, step = near_values(d); key < chunk->high; key += step)
-        for (int64_t row = chunk->row; row < chunk->row + chunk->rows; row++) {
-            const int32_t *keys = c->keys + row * c->stride;
-            int64_t begin = find_key(keys, p->topk->added[row], c->counts[row], key),
-                    end = find_key(keys, begin, c->counts[row], lsp_min(key + step, chunk->high));
-            if (chunk->main_thread && row % 64 == 0) lsp_gather_progress(p->topk->values);
-            if (begin == end) continue;
-            p->doubles->sum_values(d->d_v, v, d->v_type, chunk->low, end - begin, keys + begin,
-                                   at(plan, c->scores, row * c->stride + begin), lsp_dtype_result(d->compute),
-                                   p->topk->sums + row * d->d_v);
-            p->topk->added[row] = (int32_t)end;
-        }
+    const lsp_candidates c = lsp_topk_candidates(p, chunk->row);
+    int32_t *next = p->topk->added + chunk->row;
+    const size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
+    const int64_t step = lsp_max(1, NEAR_VALUES / (plan->shape.tile_keys * (int64_t)row_bytes));
+    lsp_value_rows rows = {
+        chunk->rows, c.stride, c.keys, c.counts, c.scores, next, p->topk->sums + chunk->row * d->d_v};
+    for (int64_t r = 0; r < chunk->rows; r++)
+        next[r] = (int32_t)find_key(c.keys + r * c.stride, next[r], c.counts[r], chunk->low);
+    for (int64_t t = chunk->tile_begin, end; t < chunk->tile_end; t = end) {
+        end = lsp_min(t + step, chunk->tile_end);
+        int64_t row = lsp_partition_tile_row(&plan->partition, t) - plan->panels[panel->index].first;
+        lsp_value_tile tile = {.v = (const char *)panel->v + (size_t)row * row_bytes,
+                               .type = d->v_type,
+                               .d_v = d->d_v,
+                               .first = lsp_partition_tile(&plan->partition, t).begin,
+                               .end = lsp_partition_tile(&plan->partition, end - 1).end,
+                               .tile_keys = plan->shape.tile_keys};
+        plan->kernel->add_values(&tile, &rows, chunk->room->scratch);
+        if (chunk->main_thread) lsp_gather_progress(p->topk->values);
+    }
 }
 
-static void store_out(const pass *p)
+static void store_out(const lsp_topk_pass *p)
 {
     const lsp_attention *plan = p->plan;
     int64_t d_v = plan->problem.desc.d_v;
@@ -383,12 +318,12 @@ static lsp_status execute(lsp_attention *plan, const lsp_method_arrays *arrays, 
 {
     double begin = lsp_clock();
     lsp_topk *t = plan->own;
-    pass p = {plan, t, arrays, lsp_kernel_get(plan->kernel->isa, LSP_F64)};
+    lsp_topk_pass p = {plan, t, arrays};
     lsp_walk keys = {.plan = plan,
                      .gather = plan->gather,
                      .user = &p,
-                     .pack = pack,
-                     .compute = choose,
+                     .pack = lsp_topk_pack,
+                     .compute = lsp_topk_choose,
                      .progress_end = KEYS_SHARE};
     lsp_walk values = {.plan = plan,
                        .gather = t->values,
@@ -435,6 +370,7 @@ const lsp_method_ops lsp_method_topk = {.name = "topk",
                                         .prepare = prepare,
                                         .release = release,
                                         .row_bytes = row_bytes,
+                                        .scratch_bytes = scratch_bytes,
                                         .first_phase = KEYS_SHARE,
                                         .state = lsp_topk_state,
                                         .execute = execute};

@@ -4,6 +4,7 @@
 
 #include "method/attention.h"
 #include "method/method.h"
+#include "method/walk.h"
 
 #include <longspan/topk.h>
 
@@ -22,6 +23,22 @@ typedef struct lsp_topk {
     lsp_topk_certificate certificate;
     bool done; /* something was executed */
 } lsp_topk;
+
+/* One execution. */
+typedef struct lsp_topk_pass {
+    lsp_attention *plan;
+    lsp_topk *topk;
+    const lsp_method_arrays *arrays;
+} lsp_topk_pass;
+
+/* Local. Maxima and sums from local row `row` on, in all and since the last fold, and candidates. */
+lsp_row_state lsp_topk_totals(const lsp_topk_pass *pass, int64_t row);
+lsp_row_state lsp_topk_recent(const lsp_topk_pass *pass, int64_t row);
+lsp_candidates lsp_topk_candidates(const lsp_topk_pass *pass, int64_t row);
+
+/* Local. The functions of the first pass's walk; user: the pass. */
+void lsp_topk_pack(void *user, const lsp_walk_panel *panel, int64_t tile);
+void lsp_topk_choose(void *user, const lsp_walk_chunk *chunk);
 
 /* Local. k, but no more than there are keys. */
 int64_t lsp_topk_most(const lsp_attention_desc *desc);

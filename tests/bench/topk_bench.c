@@ -18,7 +18,7 @@
 enum { TURNS_MOST = 1000 };
 
 typedef struct bench {
-    const lsp_kernel *kernel, *doubles;
+    const lsp_kernel *kernel;
     lsp_tile_shape shape;
     lsp_score_rule rule;
     int64_t rows, m;
@@ -89,35 +89,43 @@ static double run_exact(bench *b)
     return thread_seconds() - begin;
 }
 
-/* In the order of src/method/topk.c: some rows meet some tiles, then the next rows. */
-static double run_select(bench *b)
+/* Rows [row, row + rows) meet keys [first, end). */
+static void select_near(bench *b, int64_t row, int64_t rows, int64_t first, int64_t end)
 {
     const lsp_tile_shape *s = &b->shape;
-    reset(b);
-    int64_t row_bytes = b->candidates.stride * (int64_t)(b->size + sizeof(int32_t));
-    int64_t near_rows = lsp_max(48, (1280 << 10) / row_bytes / 48 * 48);
-    int64_t near_keys =
-        lsp_max(1, (1 << 20) / (s->tile_keys * s->k_depth * (int64_t)b->packed)) * s->tile_keys;
-    double begin = thread_seconds();
-    for (int64_t key = 0; key < b->m; key += near_keys)
-        for (int64_t row = 0; row < b->rows; row += near_rows) {
-            lsp_candidates c = b->candidates;
-            c.scores = (char *)c.scores + (size_t)(row * c.stride) * b->size;
-            c.keys += row * c.stride, c.counts += row;
-            c.least = (char *)c.least + (size_t)row * b->size;
-            lsp_query_rows rows = {.rows = lsp_min(near_rows, b->rows - row),
-                                   .q = b->q + (size_t)(row * s->k_depth) * b->packed,
-                                   .norm = b->norm + row,
-                                   .sight = b->sight + row,
-                                   .max = b->max + (size_t)row * b->size,
-                                   .sum = b->sum + (size_t)row * b->size};
-            for (int64_t first = key; first < lsp_min(key + near_keys, b->m); first += s->tile_keys) {
-                lsp_key_tile tile = tile_at(b, first);
-                tile.v = tile.next_v = NULL;
-                tile.v_max = 0;
-                b->kernel->select(s, &b->rule, &tile, &rows, &c, b->scratch);
-            }
+    lsp_candidates c = b->candidates;
+    c.scores = (char *)c.scores + (size_t)(row * c.stride) * b->size;
+    c.keys += row * c.stride, c.counts += row;
+    c.least = (char *)c.least + (size_t)row * b->size;
+    lsp_query_rows state = {.rows = rows,
+                            .q = b->q + (size_t)(row * s->k_depth) * b->packed,
+                            .norm = b->norm + row,
+                            .sight = b->sight + row,
+                            .max = b->max + (size_t)row * b->size,
+                            .sum = b->sum + (size_t)row * b->size};
+    while (first < end) {
+        lsp_key_tile tiles[LSP_SELECT_TILES];
+        int count = 0, most = first == 0 || c.most >= 256 ? LSP_SELECT_TILES : 2;
+        for (; first < end && count < most; first += s->tile_keys) {
+            tiles[count] = tile_at(b, first);
+            tiles[count].v = tiles[count].next_v = NULL;
+            if (row > 0) tiles[count].next_k = NULL;
+            tiles[count++].v_max = 0;
         }
+        b->kernel->select(s, &b->rule, tiles, count, &state, &c, first >= b->m, b->scratch);
+    }
+}
+
+/* In the order of src/method/topk.c: all rows meet some tiles, then the next tiles. */
+static double run_select(bench *b)
+{
+    reset(b);
+    double begin = thread_seconds();
+    int64_t tile = b->shape.tile_keys * b->shape.k_depth * (int64_t)b->packed;
+    int64_t near = lsp_max(1, (1 << 20) / tile) * b->shape.tile_keys;
+    for (int64_t first = 0; first < b->m; first += near)
+        for (int64_t row = 0; row < b->rows; row += LSP_SELECT_ROWS)
+            select_near(b, row, lsp_min(LSP_SELECT_ROWS, b->rows - row), first, lsp_min(first + near, b->m));
     return thread_seconds() - begin;
 }
 
@@ -131,18 +139,24 @@ static double run_weigh(bench *b)
 static double run_values(bench *b)
 {
     const lsp_candidates *c = &b->candidates;
-    int64_t d = b->shape.d_v, step = lsp_max(1, (1 << 20) / (d * 4)),
-            *next = lsp_memory_zalloc(b->rows, sizeof *next);
+    int64_t d = b->shape.d_v, most = 1056;
+    int32_t *next = lsp_memory_zalloc(b->rows, sizeof *next);
     double begin = thread_seconds();
-    for (int64_t first = 0; first < b->m; first += step)
-        for (int64_t r = 0; r < b->rows; r++) {
-            const int32_t *keys = c->keys + r * c->stride;
-            int64_t from = next[r];
-            while (next[r] < c->counts[r] && keys[next[r]] < first + step) next[r]++;
-            b->doubles->sum_values(d, b->v + first * d, LSP_F32, first, next[r] - from, keys + from,
-                                   (const char *)c->scores + (size_t)(r * c->stride + from) * b->size,
-                                   lsp_dtype_result(b->kernel->compute), b->sums + r * d);
+    for (int64_t row = 0; row < b->rows; row += most) {
+        lsp_value_rows rows = {lsp_min(most, b->rows - row),
+                               c->stride,
+                               c->keys + row * c->stride,
+                               c->counts + row,
+                               (const char *)c->scores + (size_t)(row * c->stride) * b->size,
+                               next + row,
+                               b->sums + row * d};
+        const int64_t step = 8 * b->shape.tile_keys;
+        for (int64_t first = 0; first < b->m; first += step) {
+            lsp_value_tile tile = {b->v + first * d,  LSP_F32, d, first, lsp_min(first + step, b->m),
+                                   b->shape.tile_keys};
+            b->kernel->add_values(&tile, &rows, b->scratch);
         }
+    }
     double seconds = thread_seconds() - begin;
     lsp_memory_free(next);
     return seconds;
@@ -172,7 +186,7 @@ static void allocate(bench *b, int64_t d)
     b->v_max = lsp_memory_zalloc(keys / b->shape.tile_keys, sizeof(double));
     b->kept = lsp_memory_zalloc(b->rows, sizeof(double));
     b->sight = lsp_memory_zalloc(b->rows, sizeof *b->sight);
-    b->scratch = lsp_memory_zalloc(1, b->kernel->scratch_bytes(&b->shape));
+    b->scratch = lsp_memory_zalloc(1, b->kernel->select_bytes(&b->shape));
     b->candidates.stride = stride;
     b->candidates.scores = lsp_memory_zalloc(b->rows * stride, b->size);
     b->candidates.keys = lsp_memory_zalloc(b->rows * stride, sizeof(int32_t));
@@ -214,7 +228,6 @@ int main(int argc, char **argv)
     b.m = argc > 6 ? atoll(argv[6]) : 65536;
     int turns = argc > 7 ? atoi(argv[7]) : 9;
     if (turns < 1 || turns > TURNS_MOST) turns = 1;
-    b.doubles = lsp_kernel_get(isa, LSP_F64);
     b.shape = b.kernel->shape(d, d);
     b.packed = (size_t)b.kernel->packed_bytes;
     b.size = b.kernel->compute == LSP_F64 ? sizeof(double) : sizeof(float);

@@ -44,7 +44,8 @@ static void fill(lsp_dtype type, void *values, int64_t count, double value)
 }
 
 /* Runs all tiles over keys whose scores are given in natural units; row r sees keys from r * 7 to the end less r. */
-static choice choose(const lsp_kernel *kernel, const double *scores, int64_t most, bool renormalize)
+static choice choose(const lsp_kernel *kernel, const double *scores, int64_t most, int at_once,
+                     bool renormalize)
 {
     choice c = {.kernel = kernel,
                 .shape = kernel->shape(D, D),
@@ -65,19 +66,26 @@ static choice choose(const lsp_kernel *kernel, const double *scores, int64_t mos
     double ones[ROWS], norm[ROWS], factor = 1.4426950408889634;
     lsp_sight sight[ROWS];
     for (int64_t r = 0; r < ROWS; r++) ones[r] = 1, sight[r] = (lsp_sight){r * 7, KEYS - r, r};
-    void *q = room(ROWS * c.shape.k_depth, 8), *k = room(c.shape.tile_keys * c.shape.k_depth, 8),
-         *scratch = room((int64_t)kernel->scratch_bytes(&c.shape), 1);
+    size_t tile_bytes = (size_t)(c.shape.tile_keys * c.shape.k_depth) * 8;
+    void *q = room(ROWS * c.shape.k_depth, 8), *k = room(tiles, tile_bytes),
+         *scratch = room((int64_t)kernel->select_bytes(&c.shape), 1);
+    memset(scratch, 0xFF, kernel->select_bytes(&c.shape));
     uint64_t mode = lsp_fpmode_enter();
     kernel->pack_queries(D, ones, LSP_F64, ROWS, factor, q);
     kernel->query_norms(D, ROWS, q, norm);
     lsp_score_rule rule = {.factor = factor};
     lsp_query_rows rows = {ROWS, q, norm, sight, NULL, c.max, c.sum};
-    for (int64_t t = 0; t < tiles; t++) {
-        int64_t first = t * c.shape.tile_keys;
-        double k_norm =
-            kernel->pack_k(&c.shape, scores + first, LSP_F64, 0, lsp_min(c.shape.tile_keys, KEYS - first), k);
-        lsp_key_tile tile = {.k = k, .first = first, .k_norm = k_norm};
-        kernel->select(&c.shape, &rule, &tile, &rows, &c.candidates, scratch);
+    for (int64_t t = 0; t < tiles;) {
+        lsp_key_tile some[LSP_SELECT_TILES];
+        int count = 0;
+        for (; t < tiles && count < at_once; t++) {
+            int64_t first = t * c.shape.tile_keys;
+            char *to = (char *)k + (size_t)t * tile_bytes;
+            double k_norm = kernel->pack_k(&c.shape, scores + first, LSP_F64, 0,
+                                           lsp_min(c.shape.tile_keys, KEYS - first), to);
+            some[count++] = (lsp_key_tile){.k = to, .first = first, .k_norm = k_norm};
+        }
+        kernel->select(&c.shape, &rule, some, count, &rows, &c.candidates, t == tiles, scratch);
     }
     kernel->weigh(&rule, ROWS, &c.candidates, c.max, c.sum, renormalize, c.kept);
     lsp_fpmode_leave(mode);
@@ -112,9 +120,10 @@ static int by_key(const void *a, const void *b)
 }
 
 /* Scores must be told apart in the computing type, or be equal. */
-static void check(const lsp_kernel *kernel, const double *scores, int64_t most, const char *what)
+static void check_at_once(const lsp_kernel *kernel, const double *scores, int64_t most, int at_once,
+                          const char *what)
 {
-    choice c = choose(kernel, scores, most, false);
+    choice c = choose(kernel, scores, most, at_once, false);
     entry *sorted = room(KEYS, sizeof *sorted);
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t count = 0;
@@ -146,6 +155,12 @@ static void check(const lsp_kernel *kernel, const double *scores, int64_t most, 
     }
     free(sorted);
     drop(&c);
+}
+
+static void check(const lsp_kernel *kernel, const double *scores, int64_t most, const char *what)
+{
+    const int at_once[] = {1, 3, LSP_SELECT_TILES};
+    for (int i = 0; i < 3; i++) check_at_once(kernel, scores, most, at_once[i], what);
 }
 
 static void each_kernel(void (*test)(const lsp_kernel *kernel))
@@ -209,7 +224,7 @@ static void check_renormalized(const lsp_kernel *kernel)
 {
     static double scores[KEYS];
     lsp_random_normals(5, 1, 0, KEYS, scores);
-    choice c = choose(kernel, scores, 100, true);
+    choice c = choose(kernel, scores, 100, 2, true);
     for (int64_t r = 0; r < ROWS; r++) {
         double sum = 0, weight;
         for (int64_t i = 0; i < c.candidates.counts[r]; i++) {
@@ -228,52 +243,74 @@ static void renormalized_weights_add_up_to_one(void **state)
     each_kernel(check_renormalized);
 }
 
-/* Every stored type and width; in pieces it is the same to the bit. */
+/* Every stored type and width; the same to the bit in pieces that end with tiles, and whether a row has many entries in a
+ * tile or few. */
 static void check_values(const lsp_kernel *kernel)
 {
-    enum { COUNT = 37, MOST = 200, V_ROWS = 50, FIRST = 1000 };
+    enum { COUNT = 400, MOST = 200, V_ROWS = 640, FIRST = 1000, TILE = 128, R = 3, STRIDE = COUNT + 32 };
     const lsp_dtype types[] = {LSP_F16, LSP_BF16, LSP_F32, LSP_F64};
     const int64_t widths[] = {1, 3, 8, 16, 33, 64, 100, 131};
-    double values[V_ROWS * MOST], weights[COUNT], out[MOST], pieces[MOST];
-    float single[COUNT];
-    int32_t keys[COUNT];
-    if (!kernel->sum_values) return;
-    lsp_random_normals(6, 1, 0, COUNT, weights);
-    for (int i = 0; i < COUNT; i++) keys[i] = FIRST + i + i / 3, single[i] = (float)weights[i];
+    const lsp_dtype result = lsp_dtype_result(kernel->compute);
+    static double values[V_ROWS * MOST], weights[R * STRIDE], out[R * MOST], pieces[R * MOST], alone[MOST];
+    static int32_t keys[R * STRIDE];
+    const int32_t counts[R] = {COUNT, 37, 0};
+    lsp_random_normals(6, 1, 0, R * STRIDE, weights);
+    for (int i = 0; i < STRIDE; i++) keys[i] = FIRST + i + i / 2, keys[STRIDE + i] = FIRST + 5 * i;
+    void *given = room(R * STRIDE, 8),
+         *scratch =
+             room((int64_t)kernel->select_bytes(&(lsp_tile_shape){MOST, MOST, 128, 64, MOST, MOST + 16}), 1);
+    lsp_convert_store(result, weights, R * STRIDE, given, 0);
+    lsp_convert_load(result, given, 0, R * STRIDE, weights);
     for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
-        for (int t = 0; t < 4; t++)
-            for (int narrow = 0; narrow < 2; narrow++) {
-                int64_t d = widths[w];
-                lsp_random_normals(7, 1, 0, V_ROWS * d, values);
-                void *v = room(V_ROWS * d, 8);
-                lsp_convert_store(types[t], values, V_ROWS * d, v, 0);
-                lsp_convert_load(types[t], v, 0, V_ROWS * d, values);
-                const void *given = narrow ? (const void *)single : weights;
-                lsp_dtype type = narrow ? LSP_F32 : LSP_F64;
-                size_t element = lsp_dtype_size(type);
-                for (int64_t c = 0; c < d; c++) out[c] = pieces[c] = 0.25;
-                kernel->sum_values(d, v, types[t], FIRST, COUNT, keys, given, type, out);
-                kernel->sum_values(d, v, types[t], FIRST, 10, keys, given, type, pieces);
-                kernel->sum_values(d, v, types[t], FIRST, COUNT - 10, keys + 10,
-                                   (const char *)given + 10 * element, type, pieces);
-                assert_memory_equal(out, pieces, (size_t)d * sizeof *out);
-                for (int64_t c = 0; c < d; c++) {
-                    double expected = 0.25;
-                    for (int i = 0; i < COUNT; i++)
-                        expected +=
-                            (narrow ? (double)single[i] : weights[i]) * values[(keys[i] - FIRST) * d + c];
-                    assert_true(fabs(out[c] - expected) < 1e-12);
-                }
-                free(v);
+        for (int t = 0; t < 4; t++) {
+            int64_t d = widths[w];
+            lsp_random_normals(7, 1, 0, V_ROWS * d, values);
+            void *v = room(V_ROWS * d, 8);
+            lsp_convert_store(types[t], values, V_ROWS * d, v, 0);
+            lsp_convert_load(types[t], v, 0, V_ROWS * d, values);
+            int32_t next[R] = {0}, next_alone = 0;
+            for (int64_t c = 0; c < R * d; c++) out[c] = pieces[c] = 0.25;
+            for (int64_t c = 0; c < d; c++) alone[c] = 0.25;
+            lsp_value_rows rows = {R, STRIDE, keys, counts, given, next, out};
+            lsp_value_tile all = {v, types[t], d, FIRST, FIRST + V_ROWS, TILE};
+            kernel->add_values(&all, &rows, scratch);
+            for (int r = 0; r < R; r++) assert_int_equal(next[r], counts[r]);
+            memset(next, 0, sizeof next);
+            rows.out = pieces;
+            for (int64_t first = FIRST, end; first < FIRST + V_ROWS; first = end) {
+                end = lsp_min((first / TILE + 1) * TILE, FIRST + V_ROWS);
+                const char *from = (const char *)v + (size_t)((first - FIRST) * d) * lsp_dtype_size(types[t]);
+                lsp_value_tile one = {from, types[t], d, first, end, TILE};
+                kernel->add_values(&one, &rows, scratch);
             }
+            assert_memory_equal(out, pieces, (size_t)(R * d) * sizeof *out);
+            /* The row of few entries by itself goes another way. */
+            lsp_value_rows few = {1,
+                                  STRIDE,
+                                  keys + STRIDE,
+                                  counts + 1,
+                                  (const char *)given + STRIDE * lsp_dtype_size(result),
+                                  &next_alone,
+                                  alone};
+            kernel->add_values(&all, &few, scratch);
+            assert_memory_equal(out + d, alone, (size_t)d * sizeof *out);
+            for (int r = 0; r < R; r++)
+                for (int64_t c = 0; c < d; c++) {
+                    double expected = 0.25, limit = kernel->compute == LSP_F64 ? 1e-12 : 1e-4;
+                    for (int i = r * STRIDE; i < r * STRIDE + counts[r]; i++)
+                        expected += weights[i] * values[(keys[i] - FIRST) * d + c];
+                    assert_true(fabs(out[r * d + c] - expected) < limit);
+                }
+            free(v);
+        }
+    free(given);
+    free(scratch);
 }
 
 static void rows_of_v_add_up(void **state)
 {
     (void)state;
     each_kernel(check_values);
-    for (int isa = LSP_ISA_PORTABLE; isa <= (int)lsp_isa_best(); isa++)
-        assert_non_null(lsp_kernel_get((lsp_isa)isa, LSP_F64)->sum_values);
 }
 
 int main(void)
