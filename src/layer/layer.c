@@ -197,25 +197,17 @@ static lsp_status check_memory(lsp_layer *layer, const lsp_layer_weights *weight
 
 /* ---- life ---------------------------------------------------------------------------------------- */
 
-/* Home as runs of all heads (lsp_memory_free); NULL: no memory. */
-static lsp_run *list_home(const lsp_layer_line *line, int64_t heads, int64_t *count)
-{
-    *count = line->run_count * heads;
-    lsp_run *home = lsp_memory_alloc(*count, sizeof *home);
-    for (int64_t i = 0; home && i < *count; i++) {
-        home[i] = line->runs[i / heads];
-        home[i].head = i % heads;
-    }
-    return home;
-}
-
-/* Between home and other runs; back: the other way. */
+/* Between home, as runs of all heads, and other runs; back: the other way. */
 static lsp_status make_exchange(lsp_layer *layer, const lsp_layer_line *line, int64_t heads,
                                 const lsp_run *runs, int64_t run_count, bool back, lsp_exchange **out)
 {
-    int64_t count = 0;
-    lsp_run *home = list_home(line, heads, &count);
+    int64_t count = line->run_count * heads;
+    lsp_run *home = lsp_memory_alloc(count, sizeof *home);
     lsp_status status = LSP_OK;
+    for (int64_t i = 0; home && i < count; i++) {
+        home[i] = line->runs[i / heads];
+        home[i].head = i % heads;
+    }
     if (!home)
         status =
             lsp_context_fail(layer->ctx, LSP_ERR_LIMIT, "not enough memory for the layer's lists of rows");
