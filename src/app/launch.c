@@ -118,9 +118,3 @@ void lsp_launch_warn_oversubscribed(lsp_app *app)
                   "--compute.threads, or bind ranks to more cores (mpirun --map-by slot:PE=N)\n",
                   (long long)threads, (long long)(threads - worst));
 }
-
-void lsp_launch_unshare_files(void)
-{
-    /* What remains, `individual`, opens nothing of its own; without any MPI_File_open fails. */
-    (void)setenv("OMPI_MCA_sharedfp", "^sm,lockedfile", 0);
-}

@@ -46,9 +46,4 @@ int64_t lsp_launch_memory_limit(lsp_app *app, const char **source);
 /* Collective. A warning from rank 0 when some node runs more threads than it has cores. */
 void lsp_launch_warn_oversubscribed(lsp_app *app);
 
-/* Local, before MPI_Init. Open MPI opens every file with a pointer that ranks share, which nobody here uses, and guards
- * it by a semaphore of the machine that is named after the last part of the file's name: runs that open files of one name
- * at one time, or after a run was killed there, wait for ever. Leaves such pointers out, unless the user chose. */
-void lsp_launch_unshare_files(void);
-
 #endif

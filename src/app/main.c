@@ -143,7 +143,6 @@ int main(int argc, char **argv)
     const lsp_command *command = argc > 1 ? lsp_command_find(argv[1]) : NULL;
     if (command && (command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD))) lsp_keeper_listen();
     (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */
-    lsp_launch_unshare_files();
     lsp_app app = {.comm = MPI_COMM_NULL};
     int provided = 0;
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {

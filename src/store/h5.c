@@ -209,7 +209,7 @@ static lsp_status fail_access(lsp_context *ctx, const char *file)
 
 lsp_status lsp_h5_access_agreed(lsp_context *ctx, const char *file, bool parallel, hid_t *access)
 {
-    *access = parallel ? access_parallel_local() : lsp_h5_access_serial(false);
+    *access = parallel ? access_parallel_local() : lsp_h5_access_serial(true);
     lsp_status status = lsp_context_agree(ctx, *access < 0 ? fail_access(ctx, file) : LSP_OK);
     if (status == LSP_OK && parallel) {
         bool fine = H5Pset_fapl_mpio(*access, ctx->comm, MPI_INFO_NULL) >= 0;

@@ -35,8 +35,7 @@ def environment():
         # The launcher does not end the other ranks when one fails: they must find out by themselves.
         OMPI_MCA_orte_abort_on_non_zero_status="0",
     )
-    for name in ("OMP_NUM_THREADS", "OMPI_MCA_sharedfp"):
-        env.pop(name, None)
+    env.pop("OMP_NUM_THREADS", None)
     return env
 
 

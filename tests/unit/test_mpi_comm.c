@@ -105,9 +105,22 @@ static void verdict_is_the_worst_code_of_the_lowest_rank(void **state)
     check_verdict((failure){0, ranks, LSP_ERR_USAGE}, none, LSP_ERR_USAGE, 0);
     check_verdict((failure){ranks / 2, ranks, LSP_ERR_LIMIT}, none, LSP_ERR_LIMIT, ranks / 2);
     if (ranks > 1) /* rank 0 has a lesser failure */
-        check_verdict((failure){0, 1, LSP_ERR_CONTENT}, (failure){1, ranks, LSP_ERR_RANK}, LSP_ERR_RANK, 1);
+        check_verdict((failure){0, 1, LSP_ERR_CONTENT}, (failure){1, ranks, LSP_ERR_FILE}, LSP_ERR_FILE, 1);
     assert_int_equal(lsp_context_agree(ctx, LSP_OK), LSP_OK);
     check_verdict((failure){0, 1, LSP_INTERRUPTED}, none, LSP_INTERRUPTED, 0);
+}
+
+static void nobody_waits_after_a_rank_was_lost(void **state)
+{
+    (void)state;
+    lsp_context *other = NULL;
+    char message[200] = "";
+    assert_int_equal(lsp_context_create(MPI_COMM_WORLD, NULL, &other, message, sizeof message), LSP_OK);
+    assert_int_equal(lsp_context_fail(other, LSP_ERR_RANK, "a node is gone"), LSP_ERR_RANK);
+    if (rank == 0)
+        assert_int_equal(lsp_context_agree(other, LSP_OK), LSP_ERR_RANK); /* others need not come */
+    assert_string_equal(lsp_context_message(other), "a node is gone");
+    assert_int_equal(lsp_context_destroy(&other), LSP_OK);
 }
 
 static void reductions_cover_all_ranks(void **state)
@@ -315,6 +328,7 @@ int main(void)
         cmocka_unit_test(cores_are_found_for_any_number_of_them),
         cmocka_unit_test(threads_below_zero_on_one_rank_are_refused_on_all),
         cmocka_unit_test(verdict_is_the_worst_code_of_the_lowest_rank),
+        cmocka_unit_test(nobody_waits_after_a_rank_was_lost),
         cmocka_unit_test(reductions_cover_all_ranks),
         cmocka_unit_test(pieces_are_counted),
         cmocka_unit_test(broadcasts_cross_the_limit),
