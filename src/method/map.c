@@ -82,7 +82,7 @@ static void find_sums(void *user, const lsp_walk_chunk *chunk)
         if (!lsp_walk_sees(chunk, plan, t, &place)) continue;
         if (folds && place.first % (LSP_FOLD_TILES * plan->shape.tile_keys) == 0)
             plan->kernel->fold(0, chunk->rows, &recent, &total);
-        lsp_key_tile tile = lsp_walk_tile(chunk, plan, t, place.first, false);
+        lsp_key_tile tile = lsp_walk_tile(chunk, plan, t, place.first);
         tile.next_v = tile.next_k; /* of no width: or the tile after would not be asked for */
         plan->kernel->attend(&narrow, &rule, &tile, &rows, chunk->room->scratch);
         if (chunk->main_thread) lsp_gather_progress(plan->gather);
@@ -315,7 +315,7 @@ static void look_rows(tile_visit *visit, int64_t begin, int64_t end, int64_t tog
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
         if (sight[begin].begin >= place.end || sight[end - 1].end <= place.begin) continue;
         visit->place = place;
-        visit->tile = lsp_walk_tile(chunk, plan, t, place.first, false);
+        visit->tile = lsp_walk_tile(chunk, plan, t, place.first);
         visit->first = (place.begin - low) / width;
         visit->count = (place.end - low - 1) / width + 1 - visit->first;
         look_tile(visit, begin, end, together);

@@ -89,7 +89,7 @@ static int64_t choose_some(const lsp_topk_pass *p, const lsp_walk_chunk *chunk, 
             if (count > 0) break;
             plan->kernel->fold(0, near->rows, &near->recent, &near->total);
         }
-        tiles[count] = lsp_walk_tile(chunk, plan, tile, place.first, false);
+        tiles[count] = lsp_walk_tile(chunk, plan, tile, place.first);
         if (!near->first) tiles[count].next_k = NULL;
         count++;
     }

@@ -51,30 +51,13 @@ void lsp_walk_pack_k(lsp_attention *plan, const lsp_walk_panel *panel, int64_t t
                                                                                               : norm;
 }
 
-void lsp_walk_pack_v(lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile)
-{
-    const lsp_attention_desc *d = &plan->problem.desc;
-    lsp_tile_place place = lsp_partition_tile(&plan->partition, tile);
-    int64_t index = tile - panel->tile_begin;
-    size_t row_bytes = (size_t)d->d_v * lsp_dtype_size(d->v_type);
-    const char *v = (const char *)panel->panel.v + (size_t)panel_row(plan, panel, tile) * row_bytes;
-    plan->bounds[index].v_max =
-        plan->kernel->pack_v(&plan->shape, v, d->v_type, place.begin - place.first, place.end - place.begin,
-                             lsp_attention_packed_v(plan, index));
-}
-
 lsp_key_tile lsp_walk_tile(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
-                           int64_t first, bool values)
+                           int64_t first)
 {
     int64_t index = tile - chunk->panel->tile_begin;
     lsp_key_tile t = {
         .k = lsp_attention_packed_k(plan, index), .first = first, .k_norm = plan->bounds[index].k_norm};
-    bool more = tile + 1 < chunk->tile_end;
-    if (more) t.next_k = lsp_attention_packed_k(plan, index + 1);
-    if (!values) return t;
-    t.v = lsp_attention_packed_v(plan, index);
-    t.v_max = plan->bounds[index].v_max;
-    if (more) t.next_v = lsp_attention_packed_v(plan, index + 1);
+    if (tile + 1 < chunk->tile_end) t.next_k = lsp_attention_packed_k(plan, index + 1);
     return t;
 }
 

@@ -47,11 +47,9 @@ bool lsp_walk_sees(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64
 /* Local. Packed queries of the chunk, and their norms, into its room; q: this rank's rows. */
 void lsp_walk_pack_queries(const lsp_walk_chunk *chunk, const lsp_attention *plan, const void *q);
 
-/* Local. Tile `tile` of the sequence, whose first key is `first`, as lsp_walk_pack_k and, with `values`, also
- * lsp_walk_pack_v packed it. */
+/* Local. Keys of tile `tile` of the sequence, whose first key is `first`, as lsp_walk_pack_k packed them. */
 lsp_key_tile lsp_walk_tile(const lsp_walk_chunk *chunk, const lsp_attention *plan, int64_t tile,
-                           int64_t first, bool values);
+                           int64_t first);
 void lsp_walk_pack_k(lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile);
-void lsp_walk_pack_v(lsp_attention *plan, const lsp_walk_panel *panel, int64_t tile);
 
 #endif
