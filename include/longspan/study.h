@@ -106,6 +106,11 @@ lsp_status lsp_generate_rows(lsp_distribution distribution, lsp_tensor_role role
 lsp_status lsp_measure_fma_peak(lsp_context *ctx, lsp_isa isa, lsp_dtype compute, double seconds,
                                 double *gflops);
 
+/* Collective. The same for a while: *gflops of FMAs one after the other for `seconds`, with every change of the clock and
+ * every interrupt in it, as a computation of that length has them; and *peak_gflops, of the best bursts in it. */
+lsp_status lsp_measure_fma_rate(lsp_context *ctx, lsp_isa isa, lsp_dtype compute, double seconds,
+                                double *gflops, double *peak_gflops);
+
 /* Collective. Bandwidth of reading memory, in bytes per second, summed over all ranks: every thread of every rank
  * adds up an array of its own of `bytes` bytes (0: twice the last cache, at least 64 MiB) again and again for about
  * `seconds`; the best pass counts, the slowest thread in it. *array_bytes (may be NULL): what 0 stood for.
@@ -125,7 +130,7 @@ int64_t lsp_memory_peak(void);
 
 /* What a speed is measured against. */
 typedef enum lsp_bench_limit {
-    LSP_BENCH_FMA = 0, /* work: flops, 2 (d_k + d_v) for every visible pair; limit: the FMA peak */
+    LSP_BENCH_FMA = 0, /* work: flops, 2 (d_k + d_v) for every visible pair; limit: FMAs alone */
     LSP_BENCH_READ = 1 /* work: bytes of K and V, each counted once; limit: the read bandwidth */
 } lsp_bench_limit;
 
@@ -137,7 +142,9 @@ typedef struct lsp_bench_options {
 } lsp_bench_options;
 
 /* A repetition is one execution, or as many as last 10 ms; its time that of the slowest rank, by the wall. The
- * limit is measured before and after each: a machine that changes its clock or has other work changes both. */
+ * limit is measured before and after each: a machine that changes its clock or has other work changes both. FMAs
+ * alone run for as long as a repetition (at most 0.5 s), as the clock may be higher for a moment than it stays:
+ * `burst_best` is their rate in the best millisecond. */
 typedef struct lsp_bench_result {
     lsp_isa isa;
     int64_t repetitions;
@@ -145,6 +152,8 @@ typedef struct lsp_bench_result {
     double seconds_best, seconds_median; /* of one execution */
     double seconds_gather;               /* exposed gather in the best one, the largest of all ranks */
     double limit_best;                   /* flops or bytes per second: the best seen */
+    double limit_scatter;                /* limit_best / median of the limits - 1 */
+    double burst_best;                   /* LSP_BENCH_FMA: flops per second of the best bursts; else 0 */
     double share_best;                   /* work / seconds_best / limit_best */
     double share_median;                 /* median of work / seconds / (limit beside that repetition) */
     double scatter;                      /* seconds_median / seconds_best - 1 */

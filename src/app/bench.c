@@ -76,6 +76,7 @@ static lsp_status report(lsp_bench *b)
     char time[LSP_FORMAT_SIZE];
     const char *took = lsp_format_seconds(lsp_clock() - app->started, time);
     if (app->layout.rank == 0) {
+        lsp_bench_print_notes(b);
         if (*b->compare) lsp_bench_print_comparison(b);
         lsp_summary_unused(app);
     }

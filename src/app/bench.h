@@ -70,6 +70,7 @@ bool lsp_bench_is_slower(const lsp_bench_cell *cell);
 /* Local (rank 0). The parts of the table, in this order; and the report. */
 void lsp_bench_print_machine(const lsp_bench *bench);
 void lsp_bench_print_cell(const lsp_bench *bench, int64_t index);
+void lsp_bench_print_notes(const lsp_bench *bench);
 void lsp_bench_print_comparison(const lsp_bench *bench);
 cJSON *lsp_bench_json(const lsp_bench *bench);
 

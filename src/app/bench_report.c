@@ -4,9 +4,12 @@
 #include "app/format.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+
+static const double uneven = 0.1; /* more than clocks do by themselves */
 
 /* ---- the machine --------------------------------------------------------------------------------- */
 
@@ -73,8 +76,8 @@ static void print_heading(const lsp_bench_cell *cell)
     (void)printf("\n  %s, %s%s\n", fma ? "GFLOP/s of attention" : "GB/s of one query row against many keys",
                  lsp_isa_name(cell->result.isa), heads);
     (void)printf("  type      d_k/d_v           n x m  mask         threads      best    median  %9s  share "
-                 "median  repetitions\n",
-                 fma ? "FMA peak" : "bandwidth");
+                 "median%s  repetitions\n",
+                 fma ? "FMA peak" : "bandwidth", fma ? "  burst" : "");
 }
 
 void lsp_bench_print_cell(const lsp_bench *b, int64_t index)
@@ -84,12 +87,35 @@ void lsp_bench_print_cell(const lsp_bench *b, int64_t index)
     const lsp_bench_result *r = &cell->result;
     char columns[LSP_FORMAT_SIZE], shape[LSP_FORMAT_SIZE], mask[LSP_FORMAT_SIZE];
     if (index == 0 || b->cells[index - 1].limit != cell->limit) print_heading(cell);
-    (void)printf("  %-6s %10s %15s  %-12s %7" PRId64 " %9.1f %9.1f  %9.1f  %.3f  %.3f  %11" PRId64 "\n",
+    char burst[LSP_FORMAT_SIZE] = "";
+    if (cell->limit == LSP_BENCH_FMA)
+        (void)snprintf(burst, sizeof burst, "  %.3f", lsp_bench_rate(cell) / r->burst_best);
+    (void)printf("  %-6s %10s %15s  %-12s %7" PRId64 " %9.1f %9.1f  %9.1f  %.3f  %.3f%s  %11" PRId64 "\n",
                  lsp_dtype_name(d->compute), pair_text(d->d_k, d->d_v, "/", columns),
                  pair_text(d->n, d->m, " x ", shape), mask_text(d, mask), b->threads[cell->place],
                  lsp_bench_rate(cell) * 1e-9, r->work / r->seconds_median * 1e-9, r->limit_best * 1e-9,
-                 r->share_best, r->share_median, r->repetitions);
+                 r->share_best, r->share_median, burst, r->repetitions);
     (void)fflush(stdout);
+}
+
+void lsp_bench_print_notes(const lsp_bench *b)
+{
+    double most = 0;
+    bool fma = false;
+    for (int64_t i = 0; i < b->cell_count; i++) {
+        most = fmax(most, b->cells[i].result.limit_scatter);
+        fma = fma || b->cells[i].limit == LSP_BENCH_FMA;
+    }
+    if (fma)
+        (void)printf("  FMA peak: FMAs alone for as long as a repetition, the best of several; share: best "
+                     "beside best; "
+                     "median:\n  of each repetition beside the FMAs around it; burst: beside their best "
+                     "millisecond\n");
+    if (most > uneven)
+        (void)printf(
+            "  the limits themselves changed by up to %.0f %% from one repetition to the next: something "
+            "else runs here, and\n  shares are uncertain\n",
+            100 * most);
 }
 
 void lsp_bench_print_comparison(const lsp_bench *b)
@@ -152,9 +178,11 @@ static void add_cell(cJSON *cells, const lsp_bench *b, const lsp_bench_cell *c)
         r->work,       lsp_bench_rate(c) * 1e-9, r->work / r->seconds_median * 1e-9, r->limit_best * 1e-9,
         r->share_best, r->share_median};
     add_numbers(cell, fma ? flops : bytes, values, 6);
-    static const char *const names[] = {"repetitions", "scatter"};
-    const double counts[] = {(double)r->repetitions, r->scatter};
-    add_numbers(cell, names, counts, 2);
+    static const char *const names[] = {"repetitions", "scatter", "limit_scatter", "fma_burst_gflops",
+                                        "efficiency_burst"};
+    const double counts[] = {(double)r->repetitions, r->scatter, r->limit_scatter, r->burst_best * 1e-9,
+                             fma ? lsp_bench_rate(c) / r->burst_best : 0};
+    add_numbers(cell, names, counts, fma ? 5 : 3);
     cJSON *seconds = cJSON_AddObjectToObject(cell, "seconds");
     static const char *const times[] = {"best", "median", "gather_exposed"};
     const double taken[] = {r->seconds_best, r->seconds_median, r->seconds_gather};

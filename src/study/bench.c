@@ -8,16 +8,18 @@
 #include "study/bandwidth.h"
 
 #include <longspan/study.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { LEAST_REPETITIONS = 5, MOST_REPETITIONS = 1000, MOST_EXECUTIONS = 1000, PATTERN_ROWS = 4096 };
 
-static const double repetition_seconds = 0.01, burst_seconds = 0.004;
+static const double repetition_seconds = 0.01, least_limit_seconds = 0.004, most_limit_seconds = 0.5;
 
 typedef struct sample {
     double seconds, gather;
     double ideal; /* the work that the limit beside it would have done in this time */
+    double limit; /* after it */
 } sample;
 
 typedef struct bench {
@@ -32,7 +34,7 @@ typedef struct bench {
     int64_t executions; /* of a repetition */
     sample samples[MOST_REPETITIONS];
     int64_t count;
-    double limit_best, started;
+    double limit_best, burst_best, started;
 } bench;
 
 /* ---- operands ------------------------------------------------------------------------------------ */
@@ -92,16 +94,19 @@ static void bench_free(bench *b)
 
 /* ---- measuring ----------------------------------------------------------------------------------- */
 
-/* Flops or bytes per second that all ranks can do just now. */
-static lsp_status measure_limit(bench *b, double *rate)
+/* Flops or bytes per second that all ranks can do just now; flops for about `seconds`, the same on all ranks. */
+static lsp_status measure_limit(bench *b, double seconds, double *rate)
 {
     lsp_status status = LSP_OK;
     if (b->options->limit == LSP_BENCH_READ) {
         status = lsp_bandwidth_pass(b->ctx, &b->bandwidth, rate);
     } else {
-        status = lsp_measure_fma_peak(b->ctx, lsp_attention_get_isa(b->plan), b->desc->compute, burst_seconds,
-                                      rate);
+        double burst = 0;
+        seconds = fmin(fmax(seconds, least_limit_seconds), most_limit_seconds);
+        status = lsp_measure_fma_rate(b->ctx, lsp_attention_get_isa(b->plan), b->desc->compute, seconds, rate,
+                                      &burst);
         *rate *= 1e9;
+        b->burst_best = fmax(b->burst_best, burst * 1e9);
     }
     if (*rate > b->limit_best) b->limit_best = *rate;
     return status;
@@ -123,8 +128,8 @@ static lsp_status repeat(bench *b, sample *s, double *elapsed)
     return status;
 }
 
-/* The first execution meets fresh memory; the second tells how many make a repetition. */
-static lsp_status warm_up(bench *b)
+/* The first execution meets fresh memory; the second tells how many make a repetition, and how long that takes. */
+static lsp_status warm_up(bench *b, double *seconds)
 {
     sample s = {0};
     double elapsed = 0;
@@ -135,22 +140,24 @@ static lsp_status warm_up(bench *b)
         b->executions = MOST_EXECUTIONS;
     else if (s.seconds < repetition_seconds)
         b->executions = (int64_t)(repetition_seconds / s.seconds) + 1;
+    *seconds = s.seconds * (double)b->executions;
     return status;
 }
 
 static lsp_status measure(bench *b)
 {
-    double before = 0, elapsed = 0;
-    lsp_status status = warm_up(b);
-    if (status == LSP_OK) status = measure_limit(b, &before);
+    double before = 0, elapsed = 0, seconds = 0;
+    lsp_status status = warm_up(b, &seconds);
+    if (status == LSP_OK) status = measure_limit(b, seconds, &before);
     b->started = lsp_clock();
     while (status == LSP_OK && b->count < MOST_REPETITIONS &&
            (b->count < LEAST_REPETITIONS || elapsed < b->options->seconds)) {
         sample *s = &b->samples[b->count];
         double after = 0;
         status = repeat(b, s, &elapsed);
-        if (status == LSP_OK) status = measure_limit(b, &after);
-        s->ideal = s->seconds * (before > after ? before : after);
+        if (status == LSP_OK) status = measure_limit(b, s->seconds * (double)b->executions, &after);
+        s->limit = after;
+        s->ideal = s->seconds * (before + after) / 2;
         before = after;
         b->count++;
     }
@@ -171,6 +178,12 @@ static int by_ideal(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static int by_limit(const void *a, const void *b)
+{
+    double x = ((const sample *)a)->limit, y = ((const sample *)b)->limit;
+    return (x > y) - (x < y);
+}
+
 static double work_of(const bench *b)
 {
     const lsp_attention_desc *d = b->desc;
@@ -186,9 +199,12 @@ static void conclude(bench *b, lsp_bench_result *result)
     lsp_bench_result r = {.isa = lsp_attention_get_isa(b->plan),
                           .repetitions = b->count,
                           .work = work_of(b),
-                          .limit_best = b->limit_best};
+                          .limit_best = b->limit_best,
+                          .burst_best = b->burst_best};
     qsort(b->samples, count, sizeof *b->samples, by_ideal);
     r.share_median = r.work / b->samples[count / 2].ideal;
+    qsort(b->samples, count, sizeof *b->samples, by_limit);
+    r.limit_scatter = b->limit_best / b->samples[count / 2].limit - 1;
     qsort(b->samples, count, sizeof *b->samples, by_seconds);
     r.seconds_best = b->samples[0].seconds;
     r.seconds_gather = b->samples[0].gather;

@@ -1,4 +1,4 @@
-/* What the machine's arithmetic gives: the FMA peak. SPDX-License-Identifier: BSD-3-Clause */
+/* What the machine's arithmetic gives: FMAs, in the best moment and in a while. SPDX-License-Identifier: BSD-3-Clause */
 #include "base/clock.h"
 #include "comm/context.h"
 #include "kernel/kernel.h"
@@ -15,29 +15,36 @@ static lsp_status choose_isa(lsp_context *ctx, lsp_isa *isa)
     return status;
 }
 
-/* Best rate of one thread, flops/s. A burst lasts one to two milliseconds: long against the clock's
- * resolution, short enough that some burst meets no interrupt. */
-static double measure_thread(const lsp_kernel *kernel, double seconds)
+/* flops/s of one thread. */
+typedef struct fma_rates {
+    double best, whole; /* of the best burst; of all of them, one after the other */
+} fma_rates;
+
+/* A burst lasts one to two milliseconds: long against the clock's resolution, short enough that some burst meets no
+ * interrupt, and the processor's best clock. */
+static fma_rates measure_thread(const lsp_kernel *kernel, double seconds)
 {
     const double burst_seconds = 1e-3;
     int64_t iterations = 1024;
-    double best = 0, start = lsp_clock(), before = start, now = start;
-    while (now - start < seconds || best <= 0) {
+    double best = 0, flops_all = 0, begin = lsp_clock(), start = begin, before = start, now = start;
+    while (now - begin < seconds || best <= 0) {
         double flops = kernel->fma_burst(iterations);
         now = lsp_clock();
         double taken = now - before;
         before = now;
         if (taken < burst_seconds && iterations < INT64_MAX / 4) {
             iterations *= 2;
+            start = now;
             continue;
         }
+        flops_all += flops;
         if (flops / taken > best) best = flops / taken;
     }
-    return best;
+    return (fma_rates){best, flops_all / (now - start)};
 }
 
-lsp_status lsp_measure_fma_peak(lsp_context *ctx, lsp_isa isa, lsp_dtype compute, double seconds,
-                                double *gflops)
+lsp_status lsp_measure_fma_rate(lsp_context *ctx, lsp_isa isa, lsp_dtype compute, double seconds,
+                                double *gflops, double *peak_gflops)
 {
     lsp_status status = choose_isa(ctx, &isa);
     const lsp_kernel *kernel = NULL;
@@ -53,13 +60,23 @@ lsp_status lsp_measure_fma_peak(lsp_context *ctx, lsp_isa isa, lsp_dtype compute
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) status = lsp_context_barrier(ctx);
     if (status != LSP_OK) return status;
-    double rate = 0;
-#pragma omp parallel num_threads(ctx->layout.threads) reduction(+ : rate)
+    double best = 0, whole = 0;
+#pragma omp parallel num_threads(ctx->layout.threads) reduction(+ : best, whole)
     {
 #pragma omp barrier
-        rate += measure_thread(kernel, seconds);
+        fma_rates rates = measure_thread(kernel, seconds);
+        best += rates.best;
+        whole += rates.whole;
     }
-    status = lsp_context_sum_f64(ctx, &rate, 1);
-    if (status == LSP_OK) *gflops = rate * 1e-9;
+    double rates[] = {whole, best};
+    status = lsp_context_sum_f64(ctx, rates, 2);
+    if (status == LSP_OK) *gflops = rates[0] * 1e-9, *peak_gflops = rates[1] * 1e-9;
     return status;
+}
+
+lsp_status lsp_measure_fma_peak(lsp_context *ctx, lsp_isa isa, lsp_dtype compute, double seconds,
+                                double *gflops)
+{
+    double whole = 0;
+    return lsp_measure_fma_rate(ctx, isa, compute, seconds, &whole, gflops);
 }

@@ -88,9 +88,12 @@ class Bench(Case):
                 (cell["gflops_median"], cell["flops"] / seconds["median"] / 1e9),
                 (cell["efficiency"], cell["gflops"] / cell["fma_peak_gflops"]),
                 (cell["scatter"], seconds["median"] / seconds["best"] - 1),
+                (cell["efficiency_burst"], cell["gflops"] / cell["fma_burst_gflops"]),
             ):
                 self.assertAlmostEqual(got, expected, delta=1e-9 * (1 + abs(expected)))
             self.assertGreater(cell["efficiency_median"], 0)
+            self.assertGreaterEqual(cell["fma_burst_gflops"], cell["fma_peak_gflops"])
+            self.assertGreaterEqual(cell["limit_scatter"], 0)
 
     def test_one_row(self):
         """Bytes of K and V, each once; grouped heads share them."""

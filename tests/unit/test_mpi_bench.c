@@ -52,7 +52,7 @@ static void check(const lsp_bench_result *r)
     assert_true(r->repetitions >= 5);
     assert_true(r->seconds_best > 0 && r->seconds_median >= r->seconds_best);
     assert_true(r->seconds_gather >= 0);
-    assert_true(r->limit_best > 0 && r->share_median > 0);
+    assert_true(r->limit_best > 0 && r->share_median > 0 && r->limit_scatter >= 0);
     assert_true(fabs(r->share_best * r->seconds_best * r->limit_best / r->work - 1) < 1e-12);
     assert_true(fabs(r->scatter - (r->seconds_median / r->seconds_best - 1)) < 1e-12);
     assert_true(r->isa != LSP_ISA_AUTO);
@@ -68,6 +68,7 @@ static void bench_counts_visible_pairs(void **state)
     lsp_bench_result result = {0};
     assert_int_equal(lsp_bench_attention(ctx, &desc, &options, &result), LSP_OK);
     check(&result);
+    assert_true(result.burst_best >= result.limit_best);
     assert_true(result.work == 2.0 * 32 * 2 * 50 * 70);
     assert_true(result.verify.passed);
     assert_int_equal(result.verify.rows, 100);
