@@ -53,7 +53,9 @@ typedef struct lsp_key_tile {
     double k_norm; /* as pack_k returned it */
     double v_max;  /* as pack_v returned it */
     const void *next_k,
-        *next_v; /* of the tile after, packed or not, which is asked for meanwhile; NULL: none */
+        *next_v;        /* of the tile after, packed or not, which is asked for meanwhile; NULL: none */
+    const void *next_q; /* queries that are packed after this tile, also asked for */
+    int64_t next_q_bytes;
 } lsp_key_tile;
 
 /* Query rows and their running state, which has the result type of the computing type. Row r's sight is sight[r]; positions are absolute. */

@@ -328,8 +328,10 @@ INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size
     for (int64_t i = 0; i < count; i += BUFFER) {
         int64_t width = lsp_min(BUFFER, count - i);
         real lanes[BUFFER];
-        for (int64_t j = 0; j < width; j += LANES)
+        for (int64_t j = 0; j < width; j += LANES) {
+            pack_prefetch((const char *)src + (size_t)(i + j) * size);
             vec_store(lanes + j, pack_load(src, type, size, i + j, width - j));
+        }
         for (int64_t j = 0; j < width; j++) q[i + j] = (real)((double)lanes[j] * factor);
     }
 }

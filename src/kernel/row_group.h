@@ -148,40 +148,46 @@ INLINE void row_group_prefetch(const row_group *group, const lsp_tile_shape *sha
     for (int64_t i = 0; i < out_bytes; i += CACHE_LINE) __builtin_prefetch(out + i, 1, 2);
 }
 
-/* What is left of the tile after this one to be asked for, a share with every group of rows. */
+/* What is left of the tile after this one to be asked for, and of the queries after these, a share with every group of rows. */
 typedef struct tile_ahead {
-    const char *k, *v;
-    int64_t k_bytes, v_bytes, k_step, v_step, k_at, v_at;
+    const char *k, *v, *q;
+    int64_t k_bytes, v_bytes, q_bytes, k_step, v_step, q_step, k_at, v_at, q_at;
 } tile_ahead;
 
 INLINE tile_ahead tile_ahead_start(const lsp_tile_shape *shape, const lsp_key_tile *tile, int64_t rows)
 {
     int64_t units = shape->tile_keys / UNIT_ELEMENTS * (int64_t)sizeof(unit),
             groups = lsp_ceil_div(rows, ROW_TILE);
-    tile_ahead ahead = {.k = tile->next_k, .v = tile->next_v};
+    tile_ahead ahead = {
+        .k = tile->next_k, .v = tile->next_v, .q = tile->next_q, .q_bytes = tile->next_q_bytes};
     if (ahead.k) ahead.k_bytes = shape->k_depth * units;
     if (ahead.v) ahead.v_bytes = shape->v_stride * units;
     ahead.k_step = lsp_round_up(lsp_ceil_div(ahead.k_bytes, groups), CACHE_LINE);
     ahead.v_step = lsp_round_up(lsp_ceil_div(ahead.v_bytes, groups), CACHE_LINE);
+    ahead.q_step = lsp_round_up(lsp_ceil_div(ahead.q_bytes, groups), CACHE_LINE);
     return ahead;
 }
 
-/* The next share of the tile, and the rows from `row` on (the first ones, where no more follow), for the group's products to
- * ask for. */
+/* The next share of the tile and of the queries after these, and the rows from `row` on (the first ones, where no more
+ * follow), for the group's products to ask for. Where there are queries after these, the rows' own are in the cache. */
 INLINE void row_group_ask(row_group *group, const lsp_tile_shape *shape, tile_ahead *ahead,
                           const lsp_query_rows *rows, int64_t row)
 {
     int64_t next = row < rows->rows ? row : 0, k_left = ahead->k_bytes - ahead->k_at,
-            v_left = ahead->v_bytes - ahead->v_at;
+            v_left = ahead->v_bytes - ahead->v_at, q_left = ahead->q_bytes - ahead->q_at;
     int64_t q_units = shape->k_depth / UNIT_ELEMENTS;
     group_ahead_set(&group->ahead, 0, ahead->k + ahead->k_at, lsp_min(ahead->k_step, k_left));
     group_ahead_set(&group->ahead, 1, ahead->v + ahead->v_at, lsp_min(ahead->v_step, v_left));
-    group_ahead_set(&group->ahead, 2, (const unit *)rows->q + next * q_units,
-                    ROW_TILE * q_units * (int64_t)sizeof(unit));
+    if (ahead->q)
+        group_ahead_set(&group->ahead, 2, ahead->q + ahead->q_at, lsp_min(ahead->q_step, q_left));
+    else
+        group_ahead_set(&group->ahead, 2, (const unit *)rows->q + next * q_units,
+                        ROW_TILE * q_units * (int64_t)sizeof(unit));
     group_ahead_set(&group->ahead, 3, (const real *)rows->out + next * shape->d_v,
                     ROW_TILE * shape->d_v * (int64_t)sizeof(real));
     ahead->k_at += lsp_min(ahead->k_step, k_left);
     ahead->v_at += lsp_min(ahead->v_step, v_left);
+    ahead->q_at += lsp_min(ahead->q_step, q_left);
 }
 
 INLINE void tile_ahead_prefetch(tile_ahead *ahead)

@@ -37,13 +37,24 @@ static void row_group_advance(row_group *group, const lsp_tile_shape *shape, con
     group->rows = 0;
 }
 
+/* Rows [*begin, *end) contain all that see the tile, and mostly no others. */
+static void rows_of_tile(const lsp_tile_shape *shape, const lsp_key_tile *tile, const lsp_query_rows *rows,
+                         int64_t *begin, int64_t *end)
+{
+    *begin = 0, *end = rows->rows;
+    while (*begin < *end && rows->sight[*begin].end <= tile->first) ++*begin;
+    while (*begin < *end && rows->sight[*end - 1].begin >= tile->first + shape->tile_keys) --*end;
+}
+
 static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                    const lsp_query_rows *rows, void *scratch)
 {
     row_group group;
-    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
+    int64_t begin, end;
+    rows_of_tile(shape, tile, rows, &begin, &end);
+    tile_ahead ahead = tile_ahead_start(shape, tile, end - begin);
     row_group_start(&group, shape, scratch);
-    for (int64_t row = 0; row < rows->rows; row++) {
+    for (int64_t row = begin; row < end; row++) {
         row_group_add(&group, shape, tile, rule, rows, row);
         if (group.rows < ROW_TILE) continue;
         row_group_ask(&group, shape, &ahead, rows, row + 1);

@@ -73,7 +73,9 @@ static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_
                           plan->bounds[index].k_norm,
                           plan->bounds[index].v_max,
                           NULL,
-                          NULL};
+                          NULL,
+                          NULL,
+                          0};
 }
 
 /* A tile in one of the thread's places, packed unless it still stands there; the one after it is asked for as it
@@ -125,13 +127,18 @@ static int64_t leave(const lsp_pass *p, const tile_range *tiles, const lsp_chunk
     return 0;
 }
 
+/* Whether the chunk sees no tile after tile t. */
+static bool is_last(const lsp_attention *plan, const lsp_chunk *c, const tile_range *tiles, int64_t t)
+{
+    if (t + 1 == tiles->end) return true;
+    lsp_tile_place place = lsp_partition_tile(&plan->partition, t + 1);
+    return !lsp_chunk_sees(c, &place);
+}
+
 /* The tile after tile t: the next that the chunk sees, or the first one, where the next chunk probably begins. */
 static int64_t tile_after(const lsp_attention *plan, const lsp_chunk *c, const tile_range *tiles, int64_t t)
 {
-    if (t + 1 < tiles->end) {
-        lsp_tile_place place = lsp_partition_tile(&plan->partition, t + 1);
-        if (lsp_chunk_sees(c, &place)) return t + 1;
-    }
+    if (!is_last(plan, c, tiles, t)) return t + 1;
     return c->state.sight[c->rows - 1].begin <= tiles->key_begin ? tiles->begin : t;
 }
 
@@ -164,6 +171,20 @@ static task_done run_rows(const lsp_pass *p, const panel_work *w, int64_t index,
     return done;
 }
 
+/* The queries that the thread probably packs after those of rows [begin, begin + rows) of a unit's first matrix. */
+static void ask_queries(const lsp_pass *p, const panel_work *w, int64_t unit, int64_t begin, int64_t rows,
+                        lsp_key_tile *tile)
+{
+    const lsp_attention *plan = p->plan;
+    const lsp_attention_desc *d = &plan->problem.desc;
+    int64_t row = begin + rows;
+    if (row >= plan->rows) row = 0, unit++;
+    if (unit >= w->unit_end) return;
+    size_t bytes = (size_t)d->d_k * lsp_dtype_size(d->q_type);
+    tile->next_q = p->q + (size_t)(plan->matrices[plan->unit_matrix[unit]].first + row) * bytes;
+    tile->next_q_bytes = lsp_min(rows, plan->rows - row) * (int64_t)bytes;
+}
+
 /* The same of all matrices of a unit, its tiles packed one by one. */
 static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t unit, int64_t begin,
                                int64_t rows, int thread)
@@ -188,6 +209,7 @@ static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t u
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
         if (place.first < least || !lsp_chunk_sees(&chunks[0], &place)) continue;
         lsp_key_tile tile = pack_one(plan, w, t, thread);
+        if (is_last(plan, &chunks[0], &tiles, t)) ask_queries(p, w, unit, begin, rows, &tile);
         for (int64_t i = 0; i < matrices; i++) lsp_chunk_attend(plan, &chunks[i], &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }

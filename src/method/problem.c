@@ -289,6 +289,9 @@ int64_t lsp_problem_reach(const lsp_problem *problem)
     if (d->mask == LSP_MASK_WINDOW && d->window_left < most && d->window_right < most)
         most = lsp_min(most, d->window_left + 1 + d->window_right);
     int64_t block = problem->mask.block_size;
-    if (block > 0 && block < d->n) most = lsp_min(most, lsp_mask_block_key(&problem->mask, block) + 1);
+    if (block > 0 && block < d->n) {
+        __extension__ typedef __int128 wide; /* block b begins with key floor(b block m / n) */
+        most = lsp_min(most, (int64_t)(((wide)block * d->m + d->n - 1) / d->n));
+    }
     return most;
 }

@@ -32,7 +32,7 @@ static fma_rates measure_thread(const lsp_kernel *kernel, double seconds)
         now = lsp_clock();
         double taken = now - before;
         before = now;
-        if (taken < burst_seconds && iterations < INT64_MAX / 4) {
+        if (taken < burst_seconds && flops_all <= 0 && iterations < INT64_MAX / 4) {
             iterations *= 2;
             start = now;
             continue;

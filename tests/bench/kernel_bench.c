@@ -84,7 +84,9 @@ static void run_chunk(const bench *b, int64_t begin, int64_t count)
                              b->bound[first / s->tile_keys].k_norm,
                              b->bound[first / s->tile_keys].v_max,
                              NULL,
-                             NULL};
+                             NULL,
+                             NULL,
+                             0};
         if (first + s->tile_keys < b->m && !getenv("NOAHEAD"))
             tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->packed,
             tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->packed;

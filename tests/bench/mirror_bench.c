@@ -85,7 +85,9 @@ static lsp_key_tile tile_of(const bench *b, const side *x, int64_t first)
                          x->k_norm[first / s->tile_keys],
                          x->v_max[first / s->tile_keys],
                          NULL,
-                         NULL};
+                         NULL,
+                         NULL,
+                         0};
     if (first + s->tile_keys < b->n) {
         tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->size;
         tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->size;

@@ -140,7 +140,7 @@ static inline kernel_result case_run_folding(const lsp_kernel *kernel, const ker
         int64_t begin = lsp_max(first, c->key_begin), end = lsp_min(first + shape.tile_keys, c->key_end);
         if (begin >= end) continue;
         if (fold_tiles && first % (fold_tiles * shape.tile_keys) == 0) case_fold(kernel, c, &r, &total);
-        lsp_key_tile tile = {k, v, first, 0, 0, NULL, NULL};
+        lsp_key_tile tile = {.k = k, .v = v, .first = first};
         tile.k_norm = kernel->pack_k(&shape, c->k + begin * c->d_k, LSP_F32, begin - first, end - begin, k);
         tile.v_max = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
         for (int64_t i = 0; i < c->n; i += rows_a_call) {
