@@ -148,6 +148,7 @@ def plot(folder, rows):
         if n == M and (heads, groups) in ((1, 1), (HEADS, 1), (HEADS, 8), (HEADS, 32)):
             curves.setdefault((heads, groups, mode), []).append((nodes, row["exposed"], row["efficiency"]))
     colours = {(1, 1): 1, (HEADS, 1): 2, (HEADS, 8): 3, (HEADS, 32): 4}
+    lowest = min(int(20 * float(efficiency)) / 20 for points in curves.values() for _, _, efficiency in points)
     script = os.path.join(folder, "scaling.gp")
     with open(script, "w", encoding="ascii") as file:
         for i, points in enumerate(curves.values()):
@@ -158,10 +159,10 @@ def plot(folder, rows):
                        f"set output '{folder}/scaling.{ending}'\nset multiplot layout 1,2\n")
             for column, title in ((2, "seconds of gather not hidden, n = m = 1M; dashed: all, solid: chain"), (3, "efficiency")):
                 file.write(f"set title '{title}'\n" + ("set logscale y\nset format y '%g'\nset key outside bottom center horizontal noenhanced\n"
-                           if column == 2 else "unset logscale y\nset format y '%.2f'\nset yrange [0.9:1.005]\nunset key\n") + "plot ")
+                           if column == 2 else f"unset logscale y\nset format y '%.2f'\nset yrange [{lowest}:1.005]\nunset key\n") + "plot ")
                 file.write(", ".join(
                     f"$c{i} using 1:{column} with linespoints lw 2 pt 7 ps 0.6 dt {2 if mode == 'all' else 1} lt {colours[heads, groups]} "
-                    + (f"title '{heads} heads in {groups} groups'" if mode == "chain" else "notitle")
+                    + (f"title '{heads} head{'s' * (heads > 1)} in {groups} group{'s' * (groups > 1)}'" if mode == "chain" else "notitle")
                     for i, (heads, groups, mode) in enumerate(curves)) + "\n")
             file.write("unset multiplot\nset yrange [*:*]\n")
     subprocess.run(["gnuplot", script], check=True)
