@@ -52,6 +52,7 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     row_group group;
     int64_t begin, end;
     rows_of_tile(shape, tile, rows, &begin, &end);
+    if (begin == end) return;
     tile_ahead ahead = tile_ahead_start(shape, tile, end - begin);
     row_group_start(&group, shape, scratch);
     for (int64_t row = begin; row < end; row++) {
