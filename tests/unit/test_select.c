@@ -211,8 +211,8 @@ static void check_parts(const lsp_kernel *kernel)
     static double scores[KEYS];
     const int parts[] = {256, 512, 1536};
     const double shifts[] = {-8, -1, 1, 8};
-    for (int c = 0; c < CHOICES; c++) {
-        for (int s = c % 2; s < 4; s += 2) {
+    for (int c = 0; c < CHOICES; c += 2) {
+        for (int s = c / 2 % 2; s < 4; s += 2) {
             lsp_random_normals(7, 1, 0, KEYS, scores);
             for (int i = 0; i < KEYS; i++) scores[i] = coarse(scores[i] + (i < parts[c % 3] ? shifts[s] : 0));
             check(kernel, scores, choices[c], "the first keys apart from the others");
