@@ -8,9 +8,9 @@
 
 #include <string.h>
 
-/* Rows of the group that meet some keys of a tile before the next ones do, bytes of those keys' rows of V, and entries of a
- * row among them from which on that pays: both stay in a first-level cache then, beside the rows' sums. */
-enum { NEAR_ROWS = 48, NEAR_BYTES = 32 << 10, NEAR_ENTRIES = 4 };
+/* Rows that meet some keys of a tile before the next ones do, bytes of those keys' rows of V, and entries of a row among them
+ * from which on that pays: rows of V are near then, and need not be asked for. */
+enum { NEAR_ROWS = 96, NEAR_BYTES = 128 << 10, NEAR_ENTRIES = 12 };
 
 /* Where sums stand between the parts of a tile. */
 static size_t values_bytes(int64_t d_v)
@@ -18,13 +18,13 @@ static size_t values_bytes(int64_t d_v)
     return (size_t)(NEAR_ROWS * lsp_round_up(d_v, SUM_LANES)) * sizeof(real);
 }
 
-/* Entries [begin, end) of a row of candidates. */
+/* Entries of a row of candidates, from `begin` on, whose keys are below a limit. */
 typedef struct entry_run {
     const int32_t *keys;
     const real *weights;
-    int64_t begin, end;
-    int64_t most; /* entries there are */
-    bool ahead;   /* whether to ask for rows of V */
+    int64_t begin, most; /* entries there are */
+    int64_t limit;
+    bool ahead; /* whether to ask for rows of V */
 } entry_run;
 
 /* The first `count` elements, at most LANES, as they are stored; the other lanes are zero. */
@@ -35,12 +35,12 @@ INLINE vec value_part(const char *from, lsp_dtype type, size_t size, int count)
     return vec_from(block, type);
 }
 
-/* Columns [c, c + vectors * LANES), or what d_v leaves of them unless they are `whole`; `vectors`, `whole`, the type and
+/* Returns the entry after the run's last. Columns [c, c + vectors * LANES), or what d_v leaves of them unless they are `whole`; `vectors`, `whole`, the type and
  * size are constants at every call. Sums begin at 0 where `opens`, else where the part before left them in `sums`; where
  * `closes` they are added to `out`. */
-INLINE void value_columns(const int vectors, const bool whole, const lsp_value_tile *tile, lsp_dtype type,
-                          size_t size, int64_t c, entry_run run, bool opens, bool closes, real *sums,
-                          double *out)
+INLINE int64_t value_columns(const int vectors, const bool whole, const lsp_value_tile *tile, lsp_dtype type,
+                             size_t size, int64_t c, entry_run run, bool opens, bool closes, real *sums,
+                             double *out)
 {
     enum { MOST = 8, AHEAD = 8 };
     const int64_t row_bytes = tile->d_v * (int64_t)size;
@@ -49,7 +49,8 @@ INLINE void value_columns(const int vectors, const bool whole, const lsp_value_t
     vec acc[MOST];
     UNROLL
     for (int i = 0; i < vectors; i++) acc[i] = opens ? vec_zero() : vec_load(sums + c + i * LANES);
-    for (int64_t e = run.begin; e < run.end; e++) {
+    int64_t e = run.begin;
+    for (; e < run.most && run.keys[e] < run.limit; e++) {
         const char *row = v + run.keys[e] * row_bytes;
         vec factor = vec_set(run.weights[e]);
         if (run.ahead && e + AHEAD < run.most)
@@ -65,7 +66,7 @@ INLINE void value_columns(const int vectors, const bool whole, const lsp_value_t
     if (!closes) {
         UNROLL
         for (int i = 0; i < vectors; i++) vec_store(sums + c + i * LANES, acc[i]);
-        return;
+        return e;
     }
     UNROLL
     for (int i = 0; i < vectors; i++) {
@@ -77,30 +78,22 @@ INLINE void value_columns(const int vectors, const bool whole, const lsp_value_t
         vec_store(lanes, acc[i]);
         for (int lane = 0; lane < left; lane++) out[c + lane] += (double)lanes[lane];
     }
+    return e;
 }
 
-INLINE void value_row(const lsp_value_tile *tile, lsp_dtype type, size_t size, entry_run run, bool opens,
-                      bool closes, real *sums, double *out)
+/* The same of all columns. */
+INLINE int64_t value_row(const lsp_value_tile *tile, lsp_dtype type, size_t size, entry_run run, bool opens,
+                         bool closes, real *sums, double *out)
 {
-    int64_t c = 0, d = tile->d_v;
+    int64_t c = 0, d = tile->d_v, end = run.begin;
     for (; c + 8 * LANES <= d; c += 8 * LANES)
-        value_columns(8, true, tile, type, size, c, run, opens, closes, sums, out);
+        end = value_columns(8, true, tile, type, size, c, run, opens, closes, sums, out);
     for (; c + 4 * LANES <= d; c += 4 * LANES)
-        value_columns(4, true, tile, type, size, c, run, opens, closes, sums, out);
+        end = value_columns(4, true, tile, type, size, c, run, opens, closes, sums, out);
     for (; c + LANES <= d; c += LANES)
-        value_columns(1, true, tile, type, size, c, run, opens, closes, sums, out);
-    if (c < d) value_columns(1, false, tile, type, size, c, run, opens, closes, sums, out);
-}
-
-/* Where a row's entries below `end` end. What stands in the row after its last entry is anything, but there. */
-INLINE int64_t entries_below(const int32_t *keys, int64_t begin, int64_t count, int64_t end)
-{
-    enum { KEYS = 16 };
-    for (int64_t e = begin; e < count; e += KEYS) {
-        uint32_t others = ~keys_below(keys + e, (int32_t)end) & ((1U << KEYS) - 1);
-        if (others) return lsp_min(count, e + __builtin_ctz(others));
-    }
-    return count;
+        end = value_columns(1, true, tile, type, size, c, run, opens, closes, sums, out);
+    if (c < d) end = value_columns(1, false, tile, type, size, c, run, opens, closes, sums, out);
+    return end;
 }
 
 /* Asks for as many entries of the row after as this one has. */
@@ -126,13 +119,11 @@ INLINE void value_block(const lsp_value_tile *tile, lsp_dtype type, size_t size,
         for (int64_t r = row; r < row + rows; r++) {
             const int32_t *keys = of->keys + r * of->stride;
             const real *weights = (const real *)of->weights + r * of->stride;
-            const int64_t begin = of->next[r];
-            entry_run run = {keys,          weights, begin, entries_below(keys, begin, of->counts[r], limit),
-                             of->counts[r], false};
-            if (opens && r + 1 < of->rows) value_prefetch(of, r, (end - first) / step * (run.end - begin));
-            value_row(tile, type, size, run, opens, closes, sums + (r - row) * width,
-                      of->out + r * tile->d_v);
-            of->next[r] = (int32_t)run.end;
+            const entry_run run = {keys, weights, of->next[r], of->counts[r], limit, false};
+            int64_t after = value_row(tile, type, size, run, opens, closes, sums + (r - row) * width,
+                                      of->out + r * tile->d_v);
+            if (opens && r + 1 < of->rows) value_prefetch(of, r, (end - first) / step * (after - run.begin));
+            of->next[r] = (int32_t)after;
         }
     }
 }
@@ -146,11 +137,8 @@ INLINE void value_sparse(const lsp_value_tile *tile, lsp_dtype type, size_t size
     int64_t e = of->next[r], before = e;
     while (e < of->counts[r] && keys[e] < tile->end) {
         int64_t end = (keys[e] / tile->tile_keys + 1) * tile->tile_keys;
-        entry_run run = {
-            keys,          weights, e, entries_below(keys, e, of->counts[r], lsp_min(end, tile->end)),
-            of->counts[r], true};
-        value_row(tile, type, size, run, true, true, NULL, of->out + r * tile->d_v);
-        e = run.end;
+        const entry_run run = {keys, weights, e, of->counts[r], lsp_min(end, tile->end), true};
+        e = value_row(tile, type, size, run, true, true, NULL, of->out + r * tile->d_v);
     }
     of->next[r] = (int32_t)e;
     if (r + 1 < of->rows) value_prefetch(of, r, e - before);

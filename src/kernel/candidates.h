@@ -73,8 +73,13 @@ INLINE int32_t count_above(const real *scores, int32_t count, real limit)
 {
     vec bound = vec_set(limit);
     int32_t above = 0;
-    for (int32_t i = 0; i < count; i += LANES)
-        above += __builtin_popcount(vec_greater(vec_load(scores + i), bound));
+    int32_t i = 0;
+    for (; i + 4 * LANES <= count; i += 4 * LANES) {
+        UNROLL
+        for (int v = 0; v < 4; v++)
+            above += __builtin_popcount(vec_greater(vec_load(scores + i + v * LANES), bound));
+    }
+    for (; i < count; i += LANES) above += __builtin_popcount(vec_greater(vec_load(scores + i), bound));
     return above;
 }
 
@@ -228,12 +233,12 @@ static void sort_out(const candidate_row *row, int64_t k, int64_t spare)
 
 enum { SAMPLE = 512 };
 
-/* A number that about `wanted` of a sample are above. */
-static real limit_of_sample(const real *sample, double wanted)
+/* A number that about `wanted` of a sample of `count` scores (a multiple of LANES) are above. */
+static real limit_of_sample(const real *sample, int32_t count, double wanted)
 {
     vec most = vec_load(sample), least = vec_sub(vec_zero(), most);
     real lanes[LANES], low, high, middle = 0;
-    for (int i = LANES; i < SAMPLE; i += LANES) {
+    for (int32_t i = LANES; i < count; i += LANES) {
         vec some = vec_load(sample + i);
         most = vec_max(some, most), least = vec_max(vec_sub(vec_zero(), some), least);
     }
@@ -246,7 +251,7 @@ static real limit_of_sample(const real *sample, double wanted)
     low = -low;
     for (int step = 0; step < 12; step++) {
         middle = low + (high - low) * (real)0.5;
-        double above = (double)count_above(sample, SAMPLE, middle), off = 0.5 + wanted / 32;
+        double above = (double)count_above(sample, count, middle), off = 0.5 + wanted / 32;
         if (above > wanted + off)
             low = middle;
         else if (above < wanted - off)
@@ -255,6 +260,35 @@ static real limit_of_sample(const real *sample, double wanted)
             break;
     }
     return middle;
+}
+
+/* The point that a share of normally distributed numbers is above, in standard deviations from their mean (Abramowitz and
+ * Stegun, 26.2.23). */
+INLINE double normal_quantile(double share)
+{
+    double tail = share < 0.5 ? share : 1 - share, t = sqrt(2 * 0.6931 * rough_log2(1 / tail));
+    double z = t - (2.30753 + 0.27061 * t) / (1 + (0.99229 + 0.04481 * t) * t);
+    return share < 0.5 ? z : -z;
+}
+
+/* A number that about a share of scores are above, of which `count` (a multiple of LANES) are a sample: as of normally
+ * distributed ones, which is nearer than counting, unless counting speaks against it. NaN where scores are not finite. */
+static real guess_limit(const real *sample, int32_t count, double share, double quantile)
+{
+    vec sum = vec_zero(), square = vec_zero();
+    real sums[LANES], squares[LANES];
+    for (int32_t i = 0; i < count; i += LANES) {
+        vec some = vec_load(sample + i);
+        sum = vec_add(sum, some), square = vec_fma(some, some, square);
+    }
+    vec_store(sums, sum), vec_store(squares, square);
+    double mean = 0, spread = 0, wanted = share * (double)count;
+    for (int i = 0; i < LANES; i++) mean += (double)sums[i], spread += (double)squares[i];
+    mean /= (double)count, spread = spread / (double)count - mean * mean;
+    real limit = (real)(mean + quantile * sqrt(spread > 0 ? spread : 0));
+    double off = (double)count_above(sample, count, limit) - wanted;
+    if (off * off <= 1 + 6 * wanted) return limit;
+    return mean - mean == 0 ? limit_of_sample(sample, count, wanted) : (real)NAN;
 }
 
 /* Of a row without candidates, before any of `count` scores (a multiple of LANES) is added: a limit that at least k of
@@ -268,7 +302,7 @@ static void open_limit(const candidate_row *row, const lsp_candidates *c, const 
     for (int i = 0; i < SAMPLE / LANES; i++)
         vec_store(sample + i * LANES, vec_load(scores + i * (count / LANES) / (SAMPLE / LANES) * LANES));
     for (int attempt = 0; attempt < 3 && share < SAMPLE; attempt++) {
-        real limit = limit_of_sample(sample, share);
+        real limit = limit_of_sample(sample, SAMPLE, share);
         int32_t above = count_above(scores, (int32_t)count, limit);
         if (above >= c->most && limit > *row->least) *row->least = limit;
         if (above >= c->most && above <= c->most + room) return;
@@ -276,19 +310,30 @@ static void open_limit(const candidate_row *row, const lsp_candidates *c, const 
     }
 }
 
-/* Of a row whose candidates and `hits` of the scores are more than there is room for: a higher limit that still leaves k
- * of both, if a guess from the candidates is one. */
-static void raise_limit(const candidate_row *row, const lsp_candidates *c, const real *scores, int64_t count,
-                        int64_t hits)
+/* Of a row's candidates and `hits` scores, which are more than there is room for: a higher limit that leaves room, if
+ * both thin out alike, or the row's own; *above: the candidates above it. */
+static real guess_higher(const candidate_row *row, const lsp_candidates *c, double hits, int32_t *above)
 {
     int32_t own = *row->count, padded = (int32_t)lsp_round_up(own, LANES);
     for (int32_t i = own; i < padded; i++) row->scores[i] = -(real)INFINITY;
     candidate_spread spread = spread_of(row->scores, padded, *row->least);
-    double wanted = (double)(c->most + (c->stride - c->most) / 3), share = wanted / (double)(own + hits);
+    double wanted = (double)(c->most + (c->stride - c->most) / 3), share = wanted / ((double)own + hits);
     int64_t least = (int64_t)((double)spread.above * share * 0.97), spare = 1 + least / 16;
-    if (least < 1 || least + spare >= spread.above) return;
+    *above = own;
+    if (least < 1 || least + spare >= spread.above) return *row->least;
     real limit = find_limit(row->scores, own, padded, least, spare, *row->least, &spread);
-    if (spread.above + count_above(scores, (int32_t)count, limit) < c->most) return;
+    *above = spread.above;
+    return limit;
+}
+
+/* Of a row whose candidates and `hits` of the scores are more than there is room for: such a limit, if it still leaves k
+ * of both. */
+static void raise_limit(const candidate_row *row, const lsp_candidates *c, const real *scores, int64_t count,
+                        int64_t hits)
+{
+    int32_t above, padded = (int32_t)lsp_round_up(*row->count, LANES);
+    real limit = guess_higher(row, c, (double)hits, &above);
+    if (!(limit > *row->least) || above + count_above(scores, (int32_t)count, limit) < c->most) return;
     *row->least = limit;
     keep_above(row, padded, limit, 0);
 }

@@ -21,6 +21,8 @@ typedef struct score_room {
     int64_t line, stride; /* elements from row to row of both */
     hit_lanes *hits;      /* [LSP_SELECT_ROWS][LSP_SELECT_TILES][HITS_OF_TILE] */
     uint8_t *seen;        /* [LSP_SELECT_ROWS] a bit for each tile */
+    real *limit;    /* [LSP_SELECT_ROWS] what hits exceed: the row's limit, or a guess of a higher one */
+    int32_t *above; /* [LSP_SELECT_ROWS] candidates that do; all of them where nothing was guessed */
 } score_room;
 
 static size_t room_hits(void)
@@ -37,7 +39,7 @@ static size_t select_bytes(const lsp_tile_shape *shape)
 {
     size_t lines = scratch_bytes(shape), values = values_bytes(shape->d_v),
            all = lines + (size_t)(LSP_SELECT_ROWS * room_stride(shape)) * sizeof(real) + room_hits() +
-                 LSP_SELECT_ROWS;
+                 LSP_SELECT_ROWS * (sizeof(real) + sizeof(int32_t) + 1);
     return all > values ? all : values;
 }
 
@@ -45,13 +47,16 @@ static score_room room_in(const lsp_tile_shape *shape, void *scratch)
 {
     char *scores = (char *)scratch + scratch_bytes(shape);
     int64_t stride = room_stride(shape);
-    char *hits = scores + (size_t)(LSP_SELECT_ROWS * stride) * sizeof(real);
+    char *hits = scores + (size_t)(LSP_SELECT_ROWS * stride) * sizeof(real), *limit = hits + room_hits(),
+         *above = limit + LSP_SELECT_ROWS * sizeof(real);
     return (score_room){.lines = scratch,
                         .scores = (real *)(void *)scores,
                         .line = scores_stride(shape),
                         .stride = stride,
                         .hits = (hit_lanes *)(void *)hits,
-                        .seen = (uint8_t *)hits + room_hits()};
+                        .limit = (real *)(void *)limit,
+                        .above = (int32_t *)(void *)above,
+                        .seen = (uint8_t *)above + LSP_SELECT_ROWS * sizeof(int32_t)};
 }
 
 INLINE hit_lanes *room_hits_of(const score_room *room, int64_t row, int tile)
@@ -96,9 +101,34 @@ static void select_advance(row_group *group, const int64_t *index, const lsp_til
     group->rows = 0;
 }
 
+/* What the rows after these ones will need: their candidates, a share with every group of a call. */
+typedef struct rows_ahead {
+    const char *scores, *keys;
+    int64_t step, at, end; /* in candidates */
+} rows_ahead;
+
+static rows_ahead rows_ahead_start(const lsp_query_rows *rows, const lsp_candidates *c, int count)
+{
+    int64_t all = rows->rows * c->stride, groups = count * lsp_ceil_div(rows->rows, ROW_TILE);
+    return (rows_ahead){.scores = (const char *)((const real *)c->scores + all),
+                        .keys = (const char *)(c->keys + all),
+                        .step = lsp_round_up(lsp_ceil_div(all, groups), CACHE_LINE),
+                        .end = all};
+}
+
+INLINE void rows_ahead_ask(row_group *group, rows_ahead *ahead)
+{
+    int64_t step = lsp_min(ahead->step, ahead->end - ahead->at);
+    group_ahead_set(&group->ahead, 0, ahead->scores + ahead->at * (int64_t)sizeof(real),
+                    step * (int64_t)sizeof(real));
+    group_ahead_set(&group->ahead, 1, ahead->keys + ahead->at * (int64_t)sizeof(int32_t),
+                    step * (int64_t)sizeof(int32_t));
+    ahead->at += step;
+}
+
 static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
                         const lsp_key_tile *tile, int number, const lsp_query_rows *rows,
-                        const lsp_candidates *candidates, const score_room *room)
+                        const score_room *room, rows_ahead *next)
 {
     /* No output: rows of no width, wherever they are said to be. */
     lsp_tile_shape narrow = *shape;
@@ -113,10 +143,11 @@ static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp
         if (group->rows > before) {
             index[before] = row;
             group->p[before] = room->scores + row * room->stride + number * shape->tile_keys;
-            group->limit[before] = ((const real *)candidates->least)[row];
+            group->limit[before] = room->limit[row];
         }
         if (group->rows < ROW_TILE) continue;
         tile_ahead_prefetch(&ahead);
+        rows_ahead_ask(group, next);
         select_advance(group, index, shape, rule, tile, number, room);
     }
     if (group->rows) select_advance(group, index, shape, rule, tile, number, room);
@@ -193,6 +224,62 @@ static int32_t count_hits(const hit_lanes *hits, int64_t count)
     return sum;
 }
 
+/* Keys that a row sees of `count` tiles. */
+INLINE double keys_seen(const lsp_tile_shape *shape, const lsp_key_tile *tiles, int count, lsp_sight sight)
+{
+    int64_t begin = lsp_max(sight.begin, tiles[0].first),
+            end = lsp_min(sight.end, tiles[count - 1].first + shape->tile_keys);
+    return (double)lsp_max(0, end - begin);
+}
+
+/* Before the tiles: where a row's candidates and what may be expected have not room enough, a limit that leaves it. Hits
+ * are of that then; whether it left k of both is known when all of them are. */
+static void guess_before(const lsp_tile_shape *shape, const lsp_key_tile *tiles, int count,
+                         const lsp_query_rows *rows, const lsp_candidates *c, const score_room *room)
+{
+    for (int64_t r = 0; r < rows->rows; r++) {
+        candidate_row row = candidates_of(c, r);
+        room->limit[r] = *row.least, room->above[r] = *row.count;
+        double met = (double)lsp_max(0, tiles[0].first - rows->sight[r].begin);
+        if (*row.count == 0 || met <= 0) continue;
+        double hits = (double)*row.count * keys_seen(shape, tiles, count, rows->sight[r]) / met;
+        if ((double)*row.count + hits + 2 * LANES > (double)c->stride)
+            room->limit[r] = guess_higher(&row, c, hits, &room->above[r]);
+    }
+}
+
+/* After the first of the tiles: the same for rows without candidates, from its scores. */
+static void guess_first(const lsp_tile_shape *shape, const lsp_key_tile *tiles, int count,
+                        const lsp_query_rows *rows, const lsp_candidates *c, const score_room *room)
+{
+    const double wanted = (double)c->most + 0.375 * (double)(c->stride - c->most - 2 * LANES);
+    double before = 0, quantile = 0;
+    for (int64_t r = 0; r < rows->rows; r++) {
+        double keys = keys_seen(shape, tiles, count, rows->sight[r]);
+        if (c->counts[r] > 0 || room->limit[r] > -(real)INFINITY || !(room->seen[r] & 1) || keys < 2 * wanted)
+            continue;
+        if (keys > before || keys < before) quantile = normal_quantile(wanted / keys);
+        before = keys;
+        const real *scores = room->scores + r * room->stride;
+        real limit = guess_limit(scores, (int32_t)shape->tile_keys, wanted / keys, quantile);
+        if (!(limit > -(real)INFINITY)) continue;
+        room->limit[r] = limit;
+        hit_lanes *hits = room_hits_of(room, r, 0);
+        for (int64_t i = 0; i < shape->tile_keys / LANES; i++)
+            hits[i] = (hit_lanes)vec_greater(vec_load(scores + i * LANES), vec_set(limit));
+    }
+}
+
+/* Of a row whose hits are of a guessed limit: makes that its limit, if it leaves k, and room. */
+static bool accept_guess(const candidate_row *row, const lsp_candidates *c, real limit, int32_t above,
+                         int32_t hits)
+{
+    if (above + hits < c->most || above + hits + 2 * LANES > c->stride) return false;
+    *row->least = limit;
+    if (above < *row->count) keep_above(row, (int32_t)lsp_round_up(*row->count, LANES), limit, 0);
+    return true;
+}
+
 /* Row `row` takes what it saw of the tiles, which are one after the other. */
 static void take_row(const lsp_tile_shape *shape, const lsp_key_tile *tiles, const lsp_candidates *c,
                      int64_t row, const score_room *room)
@@ -201,14 +288,20 @@ static void take_row(const lsp_tile_shape *shape, const lsp_key_tile *tiles, con
     uint32_t seen = room->seen[row];
     if (!seen) return;
     int first = __builtin_ctz(seen), end = 32 - __builtin_clz(seen);
-    const real *scores = room->scores + row * room->stride;
-    int32_t hits = count_hits(room_hits_of(room, row, first), (int64_t)(end - first) * HITS_OF_TILE);
-    if (!hits) return;
-    const real *begin = scores + first * shape->tile_keys;
+    const real *scores = room->scores + row * room->stride, *begin = scores + first * shape->tile_keys;
     int64_t count = (end - first) * shape->tile_keys;
-    bool fits = *to.count + hits + 2 * LANES <= c->stride;
-    if (!fits && *to.count == 0) open_limit(&to, c, begin, count);
-    if (!fits && *to.count > 0) raise_limit(&to, c, begin, count, hits);
+    int32_t hits = count_hits(room_hits_of(room, row, first), (int64_t)(end - first) * HITS_OF_TILE);
+    bool guessed = room->limit[row] > *to.least, fits;
+    if (!guessed && !hits) return;
+    if (guessed && accept_guess(&to, c, room->limit[row], room->above[row], hits)) {
+        fits = true;
+    } else {
+        if (guessed) hits = count_above(begin, (int32_t)count, *to.least);
+        fits = !guessed && *to.count + hits + 2 * LANES <= c->stride;
+        if (!fits && *to.count == 0) open_limit(&to, c, begin, count);
+        if (!fits && *to.count > 0 && *to.count + hits + 2 * LANES > c->stride)
+            raise_limit(&to, c, begin, count, hits);
+    }
     for (int t = first; t < end; t++) {
         if (fits)
             add_tile(&to, scores + t * shape->tile_keys, (int32_t)tiles[t].first, room_hits_of(room, row, t));
@@ -228,7 +321,12 @@ static void select_keys(const lsp_tile_shape *shape, const lsp_score_rule *rule,
     group.sifts = true;
     memset(group.hits, 0, sizeof group.hits);
     memset(room.seen, 0, LSP_SELECT_ROWS);
-    for (int t = 0; t < count; t++) select_tile(&group, shape, rule, &tiles[t], t, rows, candidates, &room);
+    guess_before(shape, tiles, count, rows, candidates, &room);
+    rows_ahead next = rows_ahead_start(rows, candidates, count);
+    for (int t = 0; t < count; t++) {
+        select_tile(&group, shape, rule, &tiles[t], t, rows, &room, &next);
+        if (t == 0 && count > 1) guess_first(shape, tiles, count, rows, candidates, &room);
+    }
     for (int64_t r = 0; r < rows->rows; r++) {
         take_row(shape, tiles, candidates, r, &room);
         candidate_row row = candidates_of(candidates, r);

@@ -130,17 +130,6 @@ INLINE uint32_t vec_greater(vec a, vec b)
     return (uint32_t)VOP(movemask)(VOP(cmp)(a, b, _CMP_GT_OQ));
 }
 
-/* Bit i: key i of 16 is below a limit. */
-INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
-{
-    const __m256i *half = (const __m256i *)(const void *)keys;
-    __m256i bound = _mm256_set1_epi32(limit);
-    __m256i low = _mm256_cmpgt_epi32(bound, _mm256_loadu_si256(half)),
-            high = _mm256_cmpgt_epi32(bound, _mm256_loadu_si256(half + 1));
-    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(low)) |
-           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
-}
-
 /* LANES doubles += a */
 INLINE void vec_add_doubles(double *to, vec a)
 {

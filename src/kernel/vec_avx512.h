@@ -130,12 +130,6 @@ INLINE uint32_t vec_greater(vec a, vec b)
 #endif
 }
 
-/* Bit i: key i of 16 is below a limit. */
-INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
-{
-    return _mm512_cmplt_epi32_mask(_mm512_loadu_si512(keys), _mm512_set1_epi32(limit));
-}
-
 /* LANES doubles += a */
 INLINE void vec_add_doubles(double *to, vec a)
 {

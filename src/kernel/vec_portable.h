@@ -139,14 +139,6 @@ INLINE vec vec_abs(vec a)
     return vec_copysign(a, vec_zero());
 }
 
-/* Bit i: key i of 16 is below a limit. */
-INLINE uint32_t keys_below(const int32_t *keys, int32_t limit)
-{
-    uint32_t below = 0;
-    for (int i = 0; i < 16; i++) below |= (uint32_t)(keys[i] < limit) << i;
-    return below;
-}
-
 /* LANES doubles += a */
 INLINE void vec_add_doubles(double *to, vec a)
 {

@@ -64,15 +64,6 @@ static near_rows take_rows(const lsp_topk_pass *p, const lsp_walk_chunk *chunk, 
     return near;
 }
 
-/* Tiles that rows meet in one call: many where a limit is to be found, or many candidates come of them; else scores had
- * better stay in a first-level cache. */
-static int tiles_at_once(const near_rows *near)
-{
-    enum { FEW = 2, MANY_CANDIDATES = 256 };
-    const lsp_candidates *c = &near->candidates;
-    return c->counts[0] == 0 || c->most >= MANY_CANDIDATES ? LSP_SELECT_TILES : FEW;
-}
-
 /* Some tiles from `tile` on, not beyond `tile_end` nor where sums are folded; returns the tile after. */
 static int64_t choose_some(const lsp_topk_pass *p, const lsp_walk_chunk *chunk, const near_rows *near,
                            int64_t tile, int64_t tile_end)
@@ -81,8 +72,8 @@ static int64_t choose_some(const lsp_topk_pass *p, const lsp_walk_chunk *chunk, 
     const int64_t fold_keys = LSP_FOLD_TILES * plan->shape.tile_keys;
     const bool folds = lsp_attention_folds(&plan->problem, plan->shape.tile_keys);
     lsp_key_tile tiles[LSP_SELECT_TILES];
-    int count = 0, most = tiles_at_once(near);
-    for (; tile < tile_end && count < most; tile++) {
+    int count = 0;
+    for (; tile < tile_end && count < LSP_SELECT_TILES; tile++) {
         lsp_tile_place place;
         if (!lsp_walk_sees(chunk, plan, tile, &place)) continue;
         if (folds && place.first % fold_keys == 0) {

@@ -105,8 +105,8 @@ static void select_near(bench *b, int64_t row, int64_t rows, int64_t first, int6
                             .sum = b->sum + (size_t)row * b->size};
     while (first < end) {
         lsp_key_tile tiles[LSP_SELECT_TILES];
-        int count = 0, most = first == 0 || c.most >= 256 ? LSP_SELECT_TILES : 2;
-        for (; first < end && count < most; first += s->tile_keys) {
+        int count = 0;
+        for (; first < end && count < LSP_SELECT_TILES; first += s->tile_keys) {
             tiles[count] = tile_at(b, first);
             tiles[count].v = tiles[count].next_v = NULL;
             if (row > 0) tiles[count].next_k = NULL;

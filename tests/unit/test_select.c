@@ -43,7 +43,13 @@ static void fill(lsp_dtype type, void *values, int64_t count, double value)
     for (int64_t i = 0; i < count; i++) lsp_convert_store(type, &value, 1, values, i);
 }
 
-/* Runs all tiles over keys whose scores are given in natural units; row r sees keys from r * 7 to the end less r. */
+/* The first key that row r sees: the first six are a group that sees all of the first tile. */
+static int32_t first_seen(int64_t r)
+{
+    return r < 6 ? 0 : (int32_t)r * 7;
+}
+
+/* Runs all tiles over keys whose scores are given in natural units; row r sees them to the end less r. */
 static choice choose(const lsp_kernel *kernel, const double *scores, int64_t most, int at_once,
                      bool renormalize)
 {
@@ -65,7 +71,7 @@ static choice choose(const lsp_kernel *kernel, const double *scores, int64_t mos
     fill(c.type, c.candidates.least, ROWS, -INFINITY);
     double ones[ROWS], norm[ROWS], factor = 1.4426950408889634;
     lsp_sight sight[ROWS];
-    for (int64_t r = 0; r < ROWS; r++) ones[r] = 1, sight[r] = (lsp_sight){r * 7, KEYS - r, r};
+    for (int64_t r = 0; r < ROWS; r++) ones[r] = 1, sight[r] = (lsp_sight){first_seen(r), KEYS - r, r};
     size_t tile_bytes = (size_t)(c.shape.tile_keys * c.shape.k_depth) * 8;
     void *q = room(ROWS * c.shape.k_depth, 8), *k = room(tiles, tile_bytes),
          *scratch = room((int64_t)kernel->select_bytes(&c.shape), 1);
@@ -128,7 +134,7 @@ static void check_at_once(const lsp_kernel *kernel, const double *scores, int64_
     for (int64_t r = 0; r < ROWS; r++) {
         int64_t count = 0;
         double top = -INFINITY, sum = 0, kept = 0;
-        for (int32_t key = (int32_t)r * 7; key < KEYS - r; key++) {
+        for (int32_t key = first_seen(r); key < KEYS - r; key++) {
             if (isnan(scores[key]) || scores[key] == -INFINITY) continue;
             sorted[count++] = (entry){scores[key], key};
             top = fmax(top, scores[key]);
@@ -197,6 +203,31 @@ static void check_kinds(const lsp_kernel *kernel)
         for (int i = 0; i < KEYS; i++) scores[i] = coarse((KEYS / 2 - i) / 300.0);
         check(kernel, scores, choices[c], "falling");
     }
+}
+
+/* What the first keys tell of the others is wrong: limits that were guessed leave too few, or too many. */
+static void check_parts(const lsp_kernel *kernel)
+{
+    static double scores[KEYS];
+    const int parts[] = {256, 512, 1536};
+    const double shifts[] = {-8, -1, 1, 8};
+    for (int c = 0; c < CHOICES; c += 2) {
+        for (int s = c / 2 % 2; s < 4; s += 2) {
+            lsp_random_normals(7, 1, 0, KEYS, scores);
+            for (int i = 0; i < KEYS; i++) scores[i] = coarse(scores[i] + (i < parts[c % 3] ? shifts[s] : 0));
+            check(kernel, scores, choices[c], "the first keys apart from the others");
+        }
+        for (int i = 0; i < KEYS; i++) scores[i] = i < parts[c % 3] ? 0.5 : coarse((i % 100) / 64.0);
+        check(kernel, scores, choices[c], "the first keys equal");
+        for (int i = 0; i < KEYS; i++) scores[i] = i % 700 == 3 ? 20 : 0;
+        check(kernel, scores, choices[c], "a few above equal ones");
+    }
+}
+
+static void a_guess_changes_nothing(void **state)
+{
+    (void)state;
+    each_kernel(check_parts);
 }
 
 static void choice_is_that_of_sorting(void **state)
@@ -317,6 +348,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(choice_is_that_of_sorting),
+        cmocka_unit_test(a_guess_changes_nothing),
         cmocka_unit_test(scores_of_minus_infinity_are_no_candidates),
         cmocka_unit_test(renormalized_weights_add_up_to_one),
         cmocka_unit_test(rows_of_v_add_up),
