@@ -14,13 +14,13 @@
 #    error "rows are written as they are in memory, and files are little-endian: this needs a byte swap here"
 #endif
 
-enum { PIECES = 256 };                              /* of one call; less than IOV_MAX */
-static const int64_t call_bytes = (int64_t)1 << 30; /* of one call: the system takes at most 2 GiB */
+enum { PIECES = 256 }; /* of one call; less than IOV_MAX */
 
 /* Pieces of memory that follow each other in the file. */
 typedef struct writer {
     int fd, count;
     int64_t begin, bytes; /* in the file */
+    int64_t limit;        /* of bytes, but for a piece that is larger */
     struct iovec pieces[PIECES];
     char *reason;
 } writer;
@@ -53,7 +53,7 @@ static bool flush(writer *w)
 
 static bool put(writer *w, char *memory, int64_t bytes, int64_t offset)
 {
-    bool follows = w->bytes > 0 && offset == w->begin + w->bytes && w->bytes + bytes <= call_bytes;
+    bool follows = w->bytes > 0 && offset == w->begin + w->bytes && w->bytes + bytes <= w->limit;
     struct iovec *last = w->count > 0 ? &w->pieces[w->count - 1] : NULL;
     bool joins = follows && last && (char *)last->iov_base + last->iov_len == memory;
     if (!joins && (!follows || w->count == PIECES)) {
@@ -102,7 +102,7 @@ static bool put_heads(writer *w, const lsp_placing *placing, const lsp_slab *mem
 bool lsp_transfer_write(int fd, int64_t origin, const lsp_placing *placing, const lsp_slabs *slabs,
                         const void *buffer, char *reason)
 {
-    writer w = {.fd = fd, .reason = reason};
+    writer w = {.fd = fd, .limit = lsp_transfer_limit(), .reason = reason};
     char *rows = (char *)buffer; /* an iovec has no const */
     bool beside = placing->shape.layout == LSP_BNHD && placing->shape.heads > 1, fine = true;
     for (int64_t first = 0, last; fine && first < slabs->count; first = last) {

@@ -21,6 +21,11 @@ int64_t lsp_transfer_set_limit(int64_t bytes)
     return atomic_exchange(&limit_now, bytes > 0 ? bytes : limit_default);
 }
 
+int64_t lsp_transfer_limit(void)
+{
+    return atomic_load(&limit_now);
+}
+
 /* One dataset. `rows` points to the buffer's row 0. */
 typedef struct transfer {
     const lsp_placing *placing;
@@ -39,7 +44,7 @@ static bool fail(transfer *t)
 
 static bool start(transfer *t, lsp_h5_handles *handles)
 {
-    t->limit = atomic_load(&limit_now);
+    t->limit = lsp_transfer_limit();
     t->row_bytes = lsp_placing_row_bytes(t->placing);
     t->file_space = lsp_h5_keep(handles, H5Dget_space(t->dataset));
     if (t->file_space < 0) return fail(t);

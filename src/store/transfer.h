@@ -10,9 +10,10 @@
 
 #include "store/slab.h"
 
-/* Local. Most bytes of one reading (default 1 GiB; tests lower it). Returns the limit before. 0 restores the default. A row
- * is never cut. */
+/* Local. Most bytes of one transfer (default 1 GiB; tests lower it). Returns the limit before. 0 restores the default. A row
+ * is never cut, nor, in writing, are rows that follow each other in memory and file. */
 int64_t lsp_transfer_set_limit(int64_t bytes);
+int64_t lsp_transfer_limit(void);
 
 /* Local. Reads slabs of the dataset into buffer, which holds slabs->rows rows. False on failure: then
  * reason[LSP_H5_REASON] is HDF5's text. */

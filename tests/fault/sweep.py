@@ -22,6 +22,7 @@ import collections
 import concurrent.futures
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import random
@@ -349,6 +350,19 @@ def contents(path):
     return found
 
 
+def files_of_longspan():
+    return [BIN, *glob.glob(os.path.join(os.path.dirname(BIN), "..", "lib", "liblongspan.so"))]
+
+
+def build_sum():
+    """Tells one build from another."""
+    total = hashlib.sha256()
+    for name in [*files_of_longspan(), LIBRARY]:
+        with open(name, "rb") as file:
+            total.update(file.read())
+    return total.hexdigest()[:16]
+
+
 def check_complete():
     """Every call of HDF5 and MPI that Longspan makes can fail in this library."""
 
@@ -356,9 +370,7 @@ def check_complete():
         listed = subprocess.run(["nm", "-D", which, file], capture_output=True, text=True, check=True).stdout
         return {line.split()[-1].split("@")[0] for line in listed.splitlines()}
 
-    folder = os.path.dirname(BIN)
-    files = [BIN, *glob.glob(os.path.join(folder, "..", "lib", "liblongspan.so"))]
-    needed = set().union(*(symbols(file, "--undefined-only") for file in files))
+    needed = set().union(*(symbols(file, "--undefined-only") for file in files_of_longspan()))
     never = {"MPI_Abort", "MPI_Error_string", "MPI_Get_library_version", "MPI_Initialized", "H5open", "H5dont_atexit", "H5get_libversion"}
     never |= {"H5free_memory", "H5check_version", "H5Iget_type", "MPI_Comm_c2f", "MPI_Comm_f2c"}
     made = symbols(LIBRARY, "--defined-only")
@@ -385,11 +397,16 @@ class Log:
         self.file = open(name, "a+", encoding="utf-8") if name else None  # noqa: SIM115 (until the end)
         if self.file:
             self.file.seek(0)
-            for line in self.file:
-                if not line.endswith("\n"):
-                    self.file.write("\n")  # the last one, of a sweep that was killed
-                    break
-                entry = json.loads(line)
+            text = self.file.read()
+            whole = text[: text.rfind("\n") + 1]
+            self.file.truncate(len(whole.encode()))  # half a line is of a sweep that was killed
+            entries = [json.loads(line) for line in whole.splitlines()]
+            first = {"build": build_sum()}
+            if not entries:
+                self.file.write(json.dumps(first) + "\n")
+            elif entries.pop(0) != first:
+                sys.exit(f"{name} is not the log of a sweep of this build: name another file")
+            for entry in entries:
                 self.done[entry["case"], entry["call"]] = (entry["outcome"], entry["wrong"])
         if again:
             self.done = {key: ended for key, ended in self.done.items() if not ended[1]}
