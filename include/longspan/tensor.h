@@ -161,10 +161,10 @@ lsp_status lsp_file_attribute_text(lsp_context *ctx, const char *file, const cha
 /* Local. Version of the HDF5 library in use, as "1.10.8". Static storage. */
 const char *lsp_hdf5_version(void);
 
-/* Local. Whether HDF5 has failed to close a file that was written in this process, in its last write of all. HDF5 (1.10 to
- * 1.14) then ends the program with a signal when it cleans up, and MPI_Finalize makes it do so: end the process with
- * _exit. */
-bool lsp_output_is_unclosed(void);
+/* Local. To be called before MPI_Init, and before any other use of HDF5, by a program that is to survive disks that fail:
+ * HDF5 then does not clean up in MPI_Finalize nor at the end of the process. Where it could not close a file, in the last
+ * write of all, it (1.10 to 1.14) would end the program with a signal there. All that Longspan opens it closes itself. */
+void lsp_hdf5_start(void);
 
 #ifdef __cplusplus
 }

@@ -122,17 +122,6 @@ static lsp_status run_command(lsp_app *app, int argc, char **argv)
     return status != LSP_OK ? status : ended;
 }
 
-/* On all ranks together: launchers end those that still wait in MPI_Finalize. */
-static void end_at_once_if_unclosed(MPI_Comm comm, lsp_status status)
-{
-    int unclosed = lsp_output_is_unclosed(), any = 0;
-    lsp_collect_check(comm, MPI_Allreduce(&unclosed, &any, 1, MPI_INT, MPI_MAX, comm));
-    if (!any) return;
-    (void)MPI_Comm_free(&comm);
-    (void)fflush(NULL);
-    _exit((int)status);
-}
-
 int main(int argc, char **argv)
 {
     lsp_launch_restart_for_blas(argv);
@@ -145,6 +134,7 @@ int main(int argc, char **argv)
     (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */
     lsp_app app = {.comm = MPI_COMM_NULL};
     int provided = 0;
+    lsp_hdf5_start();
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         print_error("MPI cannot be started; look at the launcher's messages", -1);
         return LSP_ERR_RANK;
@@ -155,7 +145,6 @@ int main(int argc, char **argv)
                       MPI_Comm_dup(MPI_COMM_WORLD, &app.comm)); /* returns its errors as well */
     lsp_status status = run_command(&app, argc, argv);
     lsp_options_destroy(app.options);
-    end_at_once_if_unclosed(app.comm, status);
     (void)MPI_Comm_free(&app.comm);
     (void)MPI_Finalize();
     return status;

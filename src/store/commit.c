@@ -45,13 +45,6 @@ static lsp_status fail_file(lsp_output *output, const char *what, int why)
 /* Every rank: what its node still holds in memory goes to the disk. */
 static lsp_status settle_rows(lsp_output *output)
 {
-    char reason[LSP_H5_REASON];
-    if (!lsp_output_close(output))
-        return lsp_context_fail(output->ctx, LSP_ERR_FILE,
-                                "rank %d cannot complete '%s': %s; check space and quota "
-                                "there, or name another folder",
-                                output->ctx->layout.rank, output->temporary,
-                                lsp_h5_reason(reason, sizeof reason));
     return fsync(output->fd) == 0 ? LSP_OK : fail_file(output, "write", errno);
 }
 
@@ -131,7 +124,6 @@ static lsp_status commit(lsp_output *output)
     lsp_status status = lsp_context_agree(
         ctx, checksums ? LSP_OK : lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory for checksums"));
     if (status == LSP_OK) status = lsp_context_agree(ctx, sum_parts(output, checksums));
-    /* Closing is collective in HDF5, so it comes before any rank may leave. */
     if (status == LSP_OK) status = lsp_context_agree(ctx, settle_rows(output));
     if (status == LSP_OK && ctx->layout.rank == 0) status = complete(output, checksums);
     lsp_memory_free(checksums);
@@ -142,8 +134,6 @@ lsp_status lsp_output_commit(lsp_output **output)
 {
     lsp_h5_quiet quiet = lsp_h5_quiet_enter();
     lsp_status status = commit(*output);
-    /* On failure before the closing above, handles are open on every rank alike. */
-    (void)lsp_output_close(*output);
     lsp_output_free(*output);
     *output = NULL;
     lsp_h5_quiet_leave(&quiet);

@@ -4,12 +4,9 @@
 #endif
 #include "store/h5.h"
 
-#include "comm/context.h"
-
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,8 +111,6 @@ bool lsp_h5_close(lsp_h5_handles *handles)
     return fine;
 }
 
-static _Atomic bool unclosed; /* of any file */
-
 /* ---- files that are written ------------------------------------------------------------------------ */
 
 /* Calls for every other descriptor of the file of `fd`; false when one fails. */
@@ -146,7 +141,7 @@ static bool replace(int descriptor, int room)
     return dup2(room, descriptor) >= 0;
 }
 
-bool lsp_h5_close_written(hid_t file, int fd, bool unchanged, bool wanted)
+bool lsp_h5_close_written(hid_t file, int fd, bool wanted)
 {
     if (file < 0) return true;
     keep_reason();
@@ -156,7 +151,7 @@ bool lsp_h5_close_written(hid_t file, int fd, bool unchanged, bool wanted)
         fine = false;
         (void)snprintf(kept, sizeof kept, "%s", strerror(errno));
     }
-    int room = fine && !unchanged ? -1 : memfd_create("longspan", MFD_CLOEXEC);
+    int room = fine ? -1 : memfd_create("longspan", MFD_CLOEXEC);
     if (room >= 0) {
         (void)each_descriptor(fd, replace, room);
         (void)close(room);
@@ -164,13 +159,14 @@ bool lsp_h5_close_written(hid_t file, int fd, bool unchanged, bool wanted)
     if (H5Fclose(file) >= 0) return fine && wanted;
     if (fine) keep_reason();
     (void)H5Eclear2(H5E_DEFAULT); /* the first reason stays */
-    atomic_store(&unclosed, true);
     return false;
 }
 
-bool lsp_output_is_unclosed(void)
+/* HDF5 cleans up by a hook in MPI_Finalize, which it sets when it is started after MPI, and one at the end of the process. */
+void lsp_hdf5_start(void)
 {
-    return atomic_load(&unclosed);
+    (void)H5dont_atexit();
+    (void)H5open();
 }
 
 /* ---- access ---------------------------------------------------------------------------------------- */
@@ -185,38 +181,4 @@ hid_t lsp_h5_access_serial(bool lock)
         return H5I_INVALID_HID;
     }
     return access;
-}
-
-/* Without the communicator, which is copied, and so waits for all ranks. */
-static hid_t access_parallel_local(void)
-{
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (access < 0) return access;
-    if (H5Pset_all_coll_metadata_ops(access, true) < 0 ||
-        H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0) {
-        (void)H5Pclose(access);
-        return H5I_INVALID_HID;
-    }
-    return access;
-}
-
-static lsp_status fail_access(lsp_context *ctx, const char *file)
-{
-    char reason[LSP_H5_REASON];
-    return lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s': %s; check the file system", file,
-                            lsp_h5_reason(reason, sizeof reason));
-}
-
-lsp_status lsp_h5_access_agreed(lsp_context *ctx, const char *file, bool parallel, hid_t *access)
-{
-    *access = parallel ? access_parallel_local() : lsp_h5_access_serial(true);
-    lsp_status status = lsp_context_agree(ctx, *access < 0 ? fail_access(ctx, file) : LSP_OK);
-    if (status == LSP_OK && parallel) {
-        bool fine = H5Pset_fapl_mpio(*access, ctx->comm, MPI_INFO_NULL) >= 0;
-        status = lsp_context_agree(ctx, fine ? LSP_OK : fail_access(ctx, file));
-    }
-    if (status == LSP_OK) return LSP_OK;
-    (void)lsp_h5_close_one(*access);
-    *access = H5I_INVALID_HID;
-    return status;
 }

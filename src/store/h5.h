@@ -45,21 +45,16 @@ bool lsp_h5_close(lsp_h5_handles *handles);
 /* Local. Closes one handle of any kind (negative: nothing); false on failure. */
 bool lsp_h5_close_one(hid_t id);
 
-/* Closes a file that this process writes: collective where its opening was (negative: nothing). fd: a descriptor of the
- * same file, which stays. `unchanged`: rows alone were written, so that HDF5 writes nothing new any more. `wanted`: what was
- * written matters. False when something could not be written, or was not wanted.
+/* Local. Closes a file that this process writes (negative: nothing). fd: a descriptor of the same file, which stays.
+ * `wanted`: what was written matters. False when something could not be written, or was not wanted.
  *
  * HDF5 keeps the handle of a file that it could not close, though what the handle stands for is gone by then, and ends the
- * program with a signal when it cleans up. So what can fail is done before closing, and after a failure, or when it is
- * unchanged, the file's descriptors are made to stand for memory, where nothing fails. */
-bool lsp_h5_close_written(hid_t file, int fd, bool unchanged, bool wanted);
+ * program with a signal when it cleans up (lsp_hdf5_start has it not clean up). So what can fail is done before closing,
+ * and after a failure the file's descriptors are made to stand for memory, where nothing fails. */
+bool lsp_h5_close_written(hid_t file, int fd, bool wanted);
 
 /* Local. File access for one process (POSIX). Locks are taken when `lock` and where the file system has them. */
 hid_t lsp_h5_access_serial(bool lock);
-
-/* Collective. The same with locks, or `parallel`: for all ranks (MPI-IO; metadata is read by one rank and broadcast). On
- * every rank or on none: opening for all is collective, and a rank that cannot get so far must say so before. */
-lsp_status lsp_h5_access_agreed(lsp_context *ctx, const char *file, bool parallel, hid_t *access);
 
 /* ---- element types ------------------------------------------------------------------------------- */
 

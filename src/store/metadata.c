@@ -41,7 +41,8 @@ static lsp_status put_reserve(lsp_output *output, hid_t file_id)
 
 /* ---- datasets ---------------------------------------------------------------------------------------- */
 
-static bool make_dataset(hid_t file_id, const lsp_output_dataset *dataset)
+/* *origin: where its storage begins, in a file that has no user block. */
+static bool make_dataset(hid_t file_id, const lsp_output_dataset *dataset, int64_t *origin)
 {
     lsp_h5_handles handles = {.count = 0};
     hsize_t dims[4];
@@ -62,6 +63,11 @@ static bool make_dataset(hid_t file_id, const lsp_output_dataset *dataset)
            lsp_h5_put_text(id, "layout", dataset->layout == LSP_BNHD ? "bnhd" : "bhnd") &&
            (!dataset->units || lsp_h5_put_text(id, "units", dataset->units)) &&
            (dataset->type != LSP_BF16 || lsp_h5_put_text(id, "dtype", "bf16")) && lsp_checksum_store(id, 0);
+    haddr_t address = fine ? H5Dget_offset(id) : HADDR_UNDEF;
+    bool empty = false; /* nothing is stored, nowhere */
+    for (int a = 0; a < dataset->axes; a++) empty = empty || dataset->dims[a] == 0;
+    fine = fine && (empty || address != HADDR_UNDEF);
+    *origin = empty ? 0 : (int64_t)address;
     return lsp_h5_close(&handles) && fine;
 }
 
@@ -145,10 +151,11 @@ lsp_status lsp_output_make(lsp_output *output, const lsp_output_dataset *dataset
     if (file_id < 0) status = fail(output, "the header");
     if (status == LSP_OK) status = put_reserve(output, file_id);
     for (int i = 0; status == LSP_OK && i < output->count; i++)
-        if (!make_dataset(file_id, &datasets[i])) status = fail(output, datasets[i].name);
+        if (!make_dataset(file_id, &datasets[i], &output->parts[i].origin))
+            status = fail(output, datasets[i].name);
     for (int i = 0; status == LSP_OK && i < output->count; i++)
         if (!attach_scales(file_id, &datasets[i])) status = fail(output, datasets[i].name);
-    if (!lsp_h5_close_written(file_id, output->fd, false, status == LSP_OK) && status == LSP_OK)
+    if (!lsp_h5_close_written(file_id, output->fd, status == LSP_OK) && status == LSP_OK)
         status = fail(output, "the header");
     (void)lsp_h5_close_one(access);
     if (status != LSP_OK) return status;
@@ -192,7 +199,7 @@ lsp_status lsp_output_finish(lsp_output *output, const uint64_t *checksums)
     hid_t access = lsp_h5_access_serial(false);
     hid_t file_id = access < 0 ? access : H5Fopen(output->temporary, H5F_ACC_RDWR, access);
     lsp_status status = file_id < 0 ? fail(output, "the attributes") : put_all(output, file_id, checksums);
-    if (!lsp_h5_close_written(file_id, output->fd, false, status == LSP_OK) && status == LSP_OK)
+    if (!lsp_h5_close_written(file_id, output->fd, status == LSP_OK) && status == LSP_OK)
         status = fail(output, "the attributes");
     (void)lsp_h5_close_one(access);
     return status;

@@ -19,7 +19,6 @@ static lsp_status describe_part(lsp_output *output, const lsp_output_dataset *da
 {
     lsp_context *ctx = output->ctx;
     lsp_error err;
-    part->dataset_id = H5I_INVALID_HID;
     if (!dataset->name || dataset->name[0] != '/' || !dataset->name[1])
         return lsp_context_fail(ctx, LSP_ERR_USAGE, "a dataset of '%s' needs a name that begins with /",
                                 output->file);
@@ -52,14 +51,12 @@ static lsp_status begin(lsp_context *ctx, const char *file, bool overwrite,
     output->ctx = ctx;
     output->overwrite = overwrite;
     output->fd = -1;
-    output->file_id = H5I_INVALID_HID;
     (void)snprintf(output->file, sizeof output->file, "%s", file);
     output->parts = lsp_memory_zalloc(count, sizeof *output->parts);
     if (!output->parts) return lsp_context_fail(ctx, LSP_ERR_LIMIT, "not enough memory to create '%s'", file);
     output->count = count;
     *bytes = METADATA_BYTES;
     lsp_status status = LSP_OK;
-    for (int i = 0; i < count; i++) output->parts[i].dataset_id = H5I_INVALID_HID;
     for (int i = 0; i < count && status == LSP_OK; i++)
         status = describe_part(output, &datasets[i], &output->parts[i], bytes);
     return status;
@@ -85,8 +82,8 @@ static lsp_status create_file(lsp_output *output, const char *file, const lsp_ou
     return status == LSP_OK ? lsp_output_reserve(output, size) : status;
 }
 
-/* Every rank opens the file by itself first: one that cannot says so before the collective opening. */
-static lsp_status check_visible(lsp_output *output)
+/* Every rank opens the file by itself. */
+static lsp_status open_file(lsp_output *output)
 {
     if (output->fd < 0) output->fd = open(output->temporary, O_RDWR | O_CLOEXEC);
     if (output->fd >= 0) return LSP_OK;
@@ -95,32 +92,6 @@ static lsp_status check_visible(lsp_output *output)
         "rank %d cannot open '%s', which rank 0 has just made: %s; name an output on a file "
         "system that all nodes share",
         output->ctx->layout.rank, output->temporary, strerror(errno));
-}
-
-static lsp_status open_parts(lsp_output *output)
-{
-    lsp_context *ctx = output->ctx;
-    lsp_status status = LSP_OK;
-    char reason[LSP_H5_REASON] = "";
-    hid_t access = H5I_INVALID_HID;
-    status = lsp_h5_access_agreed(ctx, output->temporary, true, &access);
-    if (status != LSP_OK) return status;
-    output->file_id = H5Fopen(output->temporary, H5F_ACC_RDWR, access);
-    if (output->file_id < 0)
-        status =
-            lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s' on all ranks: %s; check the file system",
-                             output->temporary, lsp_h5_reason(reason, sizeof reason));
-    (void)lsp_h5_close_one(access);
-    status = lsp_context_agree(ctx, status);
-    for (int i = 0; i < output->count && status == LSP_OK; i++) {
-        output->parts[i].dataset_id = H5Dopen2(output->file_id, output->parts[i].name, H5P_DEFAULT);
-        if (output->parts[i].dataset_id < 0)
-            status = lsp_context_fail(
-                ctx, LSP_ERR_FILE, "cannot open dataset '%s' of '%s' on all ranks: %s; check the file system",
-                output->parts[i].name, output->temporary, lsp_h5_reason(reason, sizeof reason));
-        status = lsp_context_agree(ctx, status);
-    }
-    return status;
 }
 
 lsp_status lsp_output_create(lsp_context *ctx, const char *file, bool overwrite,
@@ -137,12 +108,12 @@ lsp_status lsp_output_create(lsp_context *ctx, const char *file, bool overwrite,
     if (status == LSP_OK) status = lsp_context_broadcast(ctx, 0, output->file, (int64_t)sizeof output->file);
     if (status == LSP_OK)
         status = lsp_context_broadcast(ctx, 0, output->temporary, (int64_t)sizeof output->temporary);
-    if (status == LSP_OK) status = lsp_context_agree(ctx, check_visible(output));
-    if (status == LSP_OK) status = open_parts(output);
+    for (int i = 0; i < count && status == LSP_OK; i++)
+        status = lsp_context_broadcast(ctx, 0, &output->parts[i].origin, (int64_t)sizeof(int64_t));
+    if (status == LSP_OK) status = lsp_context_agree(ctx, open_file(output));
     if (status == LSP_OK) {
         *out = output;
     } else {
-        if (output) (void)lsp_output_close(output);
         lsp_output_free(output);
     }
     lsp_h5_quiet_leave(&quiet);
@@ -150,19 +121,6 @@ lsp_status lsp_output_create(lsp_context *ctx, const char *file, bool overwrite,
 }
 
 /* ---- disposal -------------------------------------------------------------------------------------- */
-
-bool lsp_output_close(lsp_output *output)
-{
-    bool fine = true;
-    if (lsp_context_deserted(output->ctx)) return false; /* it would wait for ranks that never come */
-    for (int i = 0; i < output->count; i++) {
-        fine = lsp_h5_close_one(output->parts[i].dataset_id) && fine;
-        output->parts[i].dataset_id = H5I_INVALID_HID;
-    }
-    fine = lsp_h5_close_written(output->file_id, output->fd, true, fine) && fine;
-    output->file_id = H5I_INVALID_HID;
-    return fine;
-}
 
 void lsp_output_free(lsp_output *output)
 {
@@ -185,12 +143,8 @@ void lsp_output_free(lsp_output *output)
 lsp_status lsp_output_discard(lsp_output **output)
 {
     if (!output || !*output) return LSP_OK;
-    lsp_h5_quiet quiet = lsp_h5_quiet_enter();
     lsp_context *ctx = (*output)->ctx;
-    /* What closing could not write is thrown away anyhow. */
-    (void)lsp_output_close(*output);
     lsp_output_free(*output);
     *output = NULL;
-    lsp_h5_quiet_leave(&quiet);
     return lsp_context_barrier(ctx);
 }

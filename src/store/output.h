@@ -1,8 +1,8 @@
 /* Inside of an output that is being written.
  *
  * Rank 0 alone makes the file and its metadata, before and after; between, all ranks write rows into
- * storage that is there already. So no metadata is written in parallel, and what can fail on one rank
- * alone leaves nobody waiting.
+ * storage that is there already, without HDF5 (transfer.h). So no metadata is written in parallel, no call is collective
+ * but for the verdicts, and what fails on one rank alone leaves nobody waiting.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_STORE_OUTPUT_H
@@ -32,7 +32,7 @@ typedef struct lsp_attribute {
 typedef struct lsp_output_part {
     char *name;
     lsp_placing placing;
-    hid_t dataset_id;
+    int64_t origin;  /* of its first row in the file */
     lsp_tally tally; /* rows that this rank wrote */
 } lsp_output_part;
 
@@ -42,8 +42,7 @@ struct lsp_output {
     char temporary[PATH_MAX]; /* in the same folder */
     bool overwrite, made;     /* made: the temporary file is there (rank 0) */
     bool keep_previous;       /* what stands under the final name becomes NAME.prev */
-    int fd;                   /* of the temporary file, for fsync; -1: none */
-    hid_t file_id;
+    int fd;                   /* of the temporary file; -1: none */
     lsp_output_part *parts;
     int count;
     lsp_attribute *attributes;
@@ -58,14 +57,14 @@ lsp_status lsp_output_check_space(lsp_output *output, int64_t bytes);
 /* Local (rank 0). Reserves the file's blocks, where the file system can. */
 lsp_status lsp_output_reserve(lsp_output *output, int64_t bytes);
 
-/* Local (rank 0). Makes the temporary file with all datasets, scales and first attributes. *bytes: its size. */
+/* Local (rank 0). Makes the temporary file with all datasets, scales and first attributes, and notes where each dataset
+ * lies. *bytes: the file's size. */
 lsp_status lsp_output_make(lsp_output *output, const lsp_output_dataset *datasets, int64_t *bytes);
 
-/* Local (rank 0). Writes attributes and checksums into the file that all ranks have closed. */
+/* Local (rank 0). Writes attributes and checksums into the file that all ranks have written. */
 lsp_status lsp_output_finish(lsp_output *output, const uint64_t *checksums);
 
-/* Local. Closes this rank's handles and frees; removes the temporary file when it was not renamed. */
-bool lsp_output_close(lsp_output *output);
+/* Local. Closes and frees; removes the temporary file when it was not renamed. */
 void lsp_output_free(lsp_output *output);
 
 #endif

@@ -21,8 +21,8 @@ static lsp_status read_runs(lsp_tensor *tensor, const lsp_run *runs, int64_t run
     bool fine = lsp_transfer_read(tensor->dataset_id, &tensor->placing, &slabs, buffer, reason);
     lsp_slabs_free(&slabs);
     if (fine) return LSP_OK;
-    /* MPI-IO and POSIX name the call that failed; everything else is about the content. */
-    bool device = strstr(reason, "MPI_File") || strstr(reason, "file read failed");
+    /* A call of the system that failed is named so; everything else is about the content. */
+    bool device = strstr(reason, "file read failed");
     return lsp_context_fail(tensor->ctx, device ? LSP_ERR_FILE : LSP_ERR_CONTENT,
                             "rank %d cannot read dataset '%s' of '%s': %s; %s", tensor->ctx->layout.rank,
                             tensor->dataset, tensor->file, reason,

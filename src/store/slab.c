@@ -35,6 +35,11 @@ int64_t lsp_slab_rows(const lsp_slab *slab)
     return slab->batches * slab->heads * slab->blocks * slab->block;
 }
 
+bool lsp_slab_same_rows(const lsp_slab *a, const lsp_slab *b)
+{
+    return a->batch == b->batch && a->begin == b->begin && a->block == b->block;
+}
+
 bool lsp_slab_select(const lsp_placing *placing, const lsp_slab *slab, hid_t space)
 {
     hsize_t start[4] = {0}, stride[4] = {1, 1, 1, 1}, count[4] = {1, 1, 1, 1}, block[4] = {1, 1, 1, 1};

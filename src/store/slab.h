@@ -47,6 +47,9 @@ void lsp_slabs_free(lsp_slabs *slabs);
 /* Local. Rows of a slab. */
 int64_t lsp_slab_rows(const lsp_slab *slab);
 
+/* Local. Whether two slabs of one head and one block each are of the same rows, of any heads. */
+bool lsp_slab_same_rows(const lsp_slab *a, const lsp_slab *b);
+
 /* Local. Selects the slab in the file's dataspace. */
 bool lsp_slab_select(const lsp_placing *placing, const lsp_slab *slab, hid_t space);
 

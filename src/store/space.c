@@ -194,9 +194,7 @@ static bool is_left(const char *entry, const char *name, bool any)
             4 ||
         end == 0)
         return false;
-    /* Open MPI tries locks on a file beside it while it opens one. */
-    const char *rest = entry + 1 + length + end;
-    if (*rest != '\0' && strncmp(rest, ".locktest.", strlen(".locktest.")) != 0) return false;
+    if (entry[1 + length + (size_t)end] != '\0') return false;
     if (any) return true;
     return place == place_word() && start_of((pid_t)process) != start;
 }

@@ -78,7 +78,7 @@ static hid_t dataset_access(const lsp_dataset_facts *facts, size_t element)
 
 /* Each rank opens the file by itself: reading is not collective, and Open MPI 4.1 guards what it opens by a semaphore of
  * the machine that is named after the last part of the file's name, for which runs with files of one name, or after a run
- * that was killed, wait for ever. The name of a file that is written is never used twice. */
+ * that was killed, wait for ever. */
 static lsp_status open_handles(lsp_tensor *tensor, const lsp_dataset_facts *facts)
 {
     lsp_context *ctx = tensor->ctx;
@@ -89,17 +89,16 @@ static lsp_status open_handles(lsp_tensor *tensor, const lsp_dataset_facts *fact
         status = lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s': %s; check the file system",
                                   tensor->file, lsp_h5_reason(reason, sizeof reason));
     status = lsp_context_agree(ctx, status);
-    if (status == LSP_OK) status = lsp_h5_access_agreed(ctx, tensor->file, false, &access);
     if (status != LSP_OK) {
         (void)lsp_h5_close_one(of_dataset);
         return status;
     }
-    tensor->file_id = H5Fopen(tensor->file, H5F_ACC_RDONLY, access);
-    if (tensor->file_id < 0) (void)lsp_h5_reason(reason, sizeof reason);
+    access = lsp_h5_access_serial(true);
+    if (access >= 0) tensor->file_id = H5Fopen(tensor->file, H5F_ACC_RDONLY, access);
     if (tensor->file_id < 0)
         status =
             lsp_context_fail(ctx, LSP_ERR_FILE, "cannot open '%s' on all ranks: %s; check the file system",
-                             tensor->file, reason);
+                             tensor->file, lsp_h5_reason(reason, sizeof reason));
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) {
         tensor->dataset_id = H5Dopen2(tensor->file_id, tensor->dataset, of_dataset);

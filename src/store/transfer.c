@@ -1,4 +1,4 @@
-/* Moves slabs between a dataset and a buffer. SPDX-License-Identifier: BSD-3-Clause */
+/* Reads slabs of a dataset into a buffer. SPDX-License-Identifier: BSD-3-Clause */
 #include "store/transfer.h"
 
 #include "base/checked.h"
@@ -12,7 +12,7 @@ static const int64_t limit_default = (int64_t)1 << 30;
 static _Atomic int64_t limit_now = (int64_t)1 << 30;
 
 enum {
-    STAGE_BYTES = 8 << 20, /* rows of several heads on their way between file and buffer order */
+    STAGE_BYTES = 8 << 20, /* rows of several heads on their way from file to buffer order */
     GAP_BYTES = 16 << 10   /* a gap this small costs less to read than to skip */
 };
 
@@ -21,13 +21,17 @@ int64_t lsp_transfer_set_limit(int64_t bytes)
     return atomic_exchange(&limit_now, bytes > 0 ? bytes : limit_default);
 }
 
-/* One dataset, one direction. `rows` points to the buffer's row 0. */
+int64_t lsp_transfer_limit(void)
+{
+    return atomic_load(&limit_now);
+}
+
+/* One dataset. `rows` points to the buffer's row 0. */
 typedef struct transfer {
     const lsp_placing *placing;
     hid_t dataset, file_space, memory_space, memory_type;
     hsize_t memory_elements; /* of memory_space */
     int64_t limit, row_bytes;
-    bool write;
     char *rows;
     char *reason;
 } transfer;
@@ -40,7 +44,7 @@ static bool fail(transfer *t)
 
 static bool start(transfer *t, lsp_h5_handles *handles)
 {
-    t->limit = atomic_load(&limit_now);
+    t->limit = lsp_transfer_limit();
     t->row_bytes = lsp_placing_row_bytes(t->placing);
     t->file_space = lsp_h5_keep(handles, H5Dget_space(t->dataset));
     if (t->file_space < 0) return fail(t);
@@ -60,10 +64,8 @@ static bool move_once(transfer *t, const lsp_slab *slab, char *memory)
         t->memory_elements = elements;
     }
     if (!lsp_slab_select(t->placing, slab, t->file_space)) return fail(t);
-    herr_t done =
-        t->write ? H5Dwrite(t->dataset, t->memory_type, t->memory_space, t->file_space, H5P_DEFAULT, memory)
-                 : H5Dread(t->dataset, t->memory_type, t->memory_space, t->file_space, H5P_DEFAULT, memory);
-    return done >= 0 ? true : fail(t);
+    bool done = H5Dread(t->dataset, t->memory_type, t->memory_space, t->file_space, H5P_DEFAULT, memory) >= 0;
+    return done ? true : fail(t);
 }
 
 /* Halves the slab along its first long axis until a part fits the limit; the parts follow each other in
@@ -95,19 +97,16 @@ static bool move(transfer *t, const lsp_slab *slab, char *memory)
 
 /* ---- several heads of the same rows, where the file has the heads inside (bnhd) ------------------- */
 
-/* Copies rows between the stage [rows, box->heads, d] and the members' places in the buffer. */
+/* Copies rows from the stage [rows, box->heads, d] to the members' places in the buffer. */
 static void scatter(transfer *t, const lsp_slab *box, const lsp_slab *members, int64_t count, int64_t row,
-                    char *stage)
+                    const char *stage)
 {
     size_t bytes = (size_t)t->row_bytes;
     for (int64_t m = 0; m < count; m++) {
         char *place = t->rows + (members[m].at + row) * t->row_bytes;
-        char *staged = stage + (members[m].head - box->head) * t->row_bytes;
+        const char *staged = stage + (members[m].head - box->head) * t->row_bytes;
         for (int64_t r = 0; r < box->block; r++) {
-            if (t->write)
-                memcpy(staged, place, bytes);
-            else
-                memcpy(place, staged, bytes);
+            memcpy(place, staged, bytes);
             place += t->row_bytes;
             staged += box->heads * t->row_bytes;
         }
@@ -132,20 +131,18 @@ static bool move_staged(transfer *t, const lsp_slab *members, int64_t count, int
         box.heads = heads;
         box.begin += row;
         box.block = lsp_min(step, members->block - row);
-        if (t->write) scatter(t, &box, members, count, row, stage);
         fine = move_once(t, &box, stage);
-        if (fine && !t->write) scatter(t, &box, members, count, row, stage);
+        if (fine) scatter(t, &box, members, count, row, stage);
     }
     lsp_memory_free(stage);
     return fine;
 }
 
-/* Heads that follow each other go together; when reading, all heads when the gaps between them are small. */
+/* Heads that follow each other go together; all heads when the gaps between them are small. */
 static bool move_group(transfer *t, const lsp_slab *members, int64_t count)
 {
     int64_t all = t->placing->shape.heads;
-    if (!t->write && count > 0 && (all - count) * t->row_bytes <= GAP_BYTES)
-        return move_staged(t, members, count, 0, all);
+    if (count > 0 && (all - count) * t->row_bytes <= GAP_BYTES) return move_staged(t, members, count, 0, all);
     for (int64_t first = 0, last; first < count; first = last) {
         for (last = first + 1; last < count && members[last].head == members[last - 1].head + 1; last++) {
         }
@@ -167,33 +164,18 @@ static bool move_all(transfer *t, const lsp_slabs *slabs)
             if (!move(t, slab, t->rows + slab->at * t->row_bytes)) return false;
             continue;
         }
-        while (last < slabs->count && slabs->items[last].batch == slab->batch &&
-               slabs->items[last].begin == slab->begin && slabs->items[last].block == slab->block)
-            last++;
+        while (last < slabs->count && lsp_slab_same_rows(slab, &slabs->items[last])) last++;
         if (!move_group(t, slab, last - first)) return false;
     }
     return true;
-}
-
-static bool run(transfer *t, const lsp_slabs *slabs)
-{
-    lsp_h5_handles handles = {.count = 0};
-    bool fine = slabs->rows == 0 || (start(t, &handles) && move_all(t, slabs));
-    (void)lsp_h5_close(&handles);
-    return fine;
 }
 
 bool lsp_transfer_read(hid_t dataset, const lsp_placing *placing, const lsp_slabs *slabs, void *buffer,
                        char *reason)
 {
     transfer t = {.dataset = dataset, .placing = placing, .rows = buffer, .reason = reason};
-    return run(&t, slabs);
-}
-
-bool lsp_transfer_write(hid_t dataset, const lsp_placing *placing, const lsp_slabs *slabs, const void *buffer,
-                        char *reason)
-{
-    transfer t = {
-        .dataset = dataset, .placing = placing, .rows = (char *)buffer, .reason = reason, .write = true};
-    return run(&t, slabs);
+    lsp_h5_handles handles = {.count = 0};
+    bool fine = slabs->rows == 0 || (start(&t, &handles) && move_all(&t, slabs));
+    (void)lsp_h5_close(&handles);
+    return fine;
 }

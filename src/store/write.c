@@ -27,7 +27,7 @@ static lsp_status write_mine(lsp_output *output, int index, const lsp_run *runs,
     if (status != LSP_OK)
         return lsp_context_fail(ctx, status, "writing dataset '%s' of '%s': %s", part->name, output->file,
                                 err.text);
-    bool fine = lsp_transfer_write(part->dataset_id, &part->placing, &slabs, buffer, reason);
+    bool fine = lsp_transfer_write(output->fd, part->origin, &part->placing, &slabs, buffer, reason);
     lsp_slabs_free(&slabs);
     if (fine) {
         lsp_tally_add(&part->tally, &part->placing, runs, run_count, buffer, ctx->layout.threads);

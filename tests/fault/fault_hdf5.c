@@ -65,15 +65,12 @@ H5_OPEN(H5Dcreate2,
         (loc_id, name, type_id, space_id, lcpl_id, dcpl_id, dapl_id))
 H5_OPEN(H5Dget_create_plist, (hid_t dset_id), (dset_id))
 H5_OPEN(H5Dget_space, (hid_t dset_id), (dset_id))
+H5_CALL(haddr_t, HADDR_UNDEF, H5Dget_offset, (hid_t dset_id), (dset_id))
 H5_CALL(hsize_t, 0, H5Dget_storage_size, (hid_t dset_id), (dset_id))
 H5_OPEN(H5Dget_type, (hid_t dset_id), (dset_id))
 H5_OPEN(H5Dopen2, (hid_t loc_id, const char *name, hid_t dapl_id), (loc_id, name, dapl_id))
 H5_CALL(herr_t, -1, H5Dread,
         (hid_t dset_id, hid_t mem_type_id, hid_t mem_space_id, hid_t file_space_id, hid_t dxpl_id, void *buf),
-        (dset_id, mem_type_id, mem_space_id, file_space_id, dxpl_id, buf))
-H5_CALL(herr_t, -1, H5Dwrite,
-        (hid_t dset_id, hid_t mem_type_id, hid_t mem_space_id, hid_t file_space_id, hid_t dxpl_id,
-         const void *buf),
         (dset_id, mem_type_id, mem_space_id, file_space_id, dxpl_id, buf))
 H5_CLOSE(H5Fclose, (hid_t file_id), (file_id))
 H5_OPEN(H5Fcreate, (const char *filename, unsigned flags, hid_t fcpl_id, hid_t fapl_id),
@@ -111,15 +108,12 @@ H5_CALL(ssize_t, -1, H5Pget_virtual_filename, (hid_t dcpl_id, size_t index, char
         (dcpl_id, index, name, size))
 H5_CALL(herr_t, -1, H5Pset_alignment, (hid_t fapl_id, hsize_t threshold, hsize_t alignment),
         (fapl_id, threshold, alignment))
-H5_CALL(herr_t, -1, H5Pset_all_coll_metadata_ops, (hid_t plist_id, hbool_t is_collective),
-        (plist_id, is_collective))
 H5_CALL(herr_t, -1, H5Pset_alloc_time, (hid_t plist_id, H5D_alloc_time_t alloc_time), (plist_id, alloc_time))
 H5_CALL(herr_t, -1, H5Pset_chunk_cache,
         (hid_t dapl_id, size_t rdcc_nslots, size_t rdcc_nbytes, double rdcc_w0),
         (dapl_id, rdcc_nslots, rdcc_nbytes, rdcc_w0))
 H5_CALL(herr_t, -1, H5Pset_create_intermediate_group, (hid_t plist_id, unsigned crt_intmd),
         (plist_id, crt_intmd))
-H5_CALL(herr_t, -1, H5Pset_fapl_mpio, (hid_t fapl_id, MPI_Comm comm, MPI_Info info), (fapl_id, comm, info))
 H5_CALL(herr_t, -1, H5Pset_fapl_sec2, (hid_t fapl_id), (fapl_id))
 H5_CALL(herr_t, -1, H5Pset_fclose_degree, (hid_t fapl_id, H5F_close_degree_t degree), (fapl_id, degree))
 H5_CALL(herr_t, -1, H5Pset_file_locking,

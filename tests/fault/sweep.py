@@ -5,11 +5,12 @@ does not come that far.
 After every fault the run ends by itself, with the documented exit code on all ranks and one line that says why, and leaves
 neither memory, handles nor files behind; or it goes on, where that is right (SURVIVES), and its result is bit-identical.
 
-    sweep.py [--stride N] [--only WORD ...] [--jobs N] [--seed N] [--list]
+    sweep.py [--stride N] [--only WORD ...] [--call N] [--jobs N] [--seed N] [--log FILE [--again]] [--list]
 
 --stride N takes every N-th call beyond the first ones, from a random one on (the seed is printed; default from
-LONGSPAN_FAULT_STRIDE, else chosen so that all takes about a minute); --stride 1 is the full sweep. --only takes the cases
-whose name has all the words, and --call N that call alone.
+LONGSPAN_FAULT_STRIDE, else chosen so that all takes a minute or two); --stride 1 is the full sweep. --only takes the cases
+whose name has all the words, and --call N that call alone. --log FILE notes every run (a line of JSON each) and leaves out
+those that FILE has already, so that an interrupted sweep goes on; --again repeats those of them that were wrong.
 
 Environment: LONGSPAN_BIN, LONGSPAN_FAULT_LIBRARY, MPIEXEC.
 
@@ -19,11 +20,14 @@ SPDX-License-Identifier: BSD-3-Clause
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import glob
+import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,8 +41,8 @@ from common import BIN, environment, launcher, operands, write_input  # noqa: E4
 
 LIBRARY = os.path.abspath(os.environ.get("LONGSPAN_FAULT_LIBRARY", ""))
 LIMIT = 120  # seconds to an end: a hang is a failure (a run takes one)
-WATCHDOG = 15  # seconds, where a rank may wait for one that failed in a collective call of HDF5
-COLLECTIVE = ("H5Fopen", "H5Dopen2", "H5Fflush", "H5Fclose", "H5Dclose", "H5Pset_fapl_mpio", "H5Pclose")
+SAVED = re.compile(r".*\.checkpoint(\.\d+)?(\.prev)?")
+COMMANDS = ("exact", "saving", "topk", "svd")
 KINDS = ("alloc", "mpi", "poll", "hdf5", "write", "full")
 POLLS = 40  # of how many polls each may fail: there are as many as time allows
 CODES = {"alloc": {5}, "mpi": {70}, "poll": {70}, "hdf5": {3, 6}, "write": {6}, "full": {6}}
@@ -51,13 +55,12 @@ SURVIVES = {
     "H5Aexists": [("lsp_h5_put",)],  # creating it anew would fail if it were there
     # Empty files made to see whether they can be; HDF5's first look; descriptors that are not needed any more.
     "fclose": [("_probe",)],
-    "unlink": [("_probe",), ("MPI_File_open",)],
+    "unlink": [("_probe",)],
     "close": [("_probe",), ("lsp_output_free",)],
-    "open": [("H5Fcreate",), ("MPI_File_open",)],
+    "open": [("H5Fcreate",)],
+    "link": [("lsp_saved_write",)],  # the checkpoint before is renamed where there are no hard links
 }
-# Open MPI has a semaphore of the machine for a file's name, of which a killed run may leave one that is taken.
-TOKEN = f"{os.getpid():x}-{time.time_ns():x}"
-OUT, IN = f"out-{TOKEN}.h5", f"in-{TOKEN}.h5"
+OUT, IN = "out.h5", "in.h5"
 VARIES = ("deck",)  # attributes that name the run's own files
 SURVIVES_IN = {
     "_json": lambda case: case.rank != 0 and case.kind == "alloc",  # of the report, which rank 0 writes
@@ -99,8 +102,6 @@ class Runner:
             keys.update({"compute.panel_rows": 512, "compute.gather": "panels", "attention.mask": "causal", "verify.rows": 2})
         if command == "saving":
             keys["checkpoint.every_seconds"] = 0.000001
-        if kind == "hdf5":
-            keys["checkpoint.watchdog"] = WATCHDOG
         if command == "topk":
             keys.update({"attention.method": "topk", "attention.topk": 5, "output.weights": "yes", "verify.rows": 2})
             keys.update({"compute.panel_rows": 512, "compute.gather": "chain"})
@@ -112,18 +113,23 @@ class Runner:
                 file.write("[attention]\nseed = 3\n")
         return ["svd" if command == "svd" else "attend", deck, *(f"--{key}={value}" for key, value in keys.items())]
 
-    def launch(self, case, call, place):
-        """Runs to the end or for LIMIT seconds; (code or None, words)."""
+    def launch(self, case, call, place, more=()):
+        """Runs to the end or for LIMIT seconds; (code or None, words, [codes of the ranks that came to an end])."""
         env = environment()
+        # Starting ranks costs most of a run: nothing is looked for that runs on one machine do not need.
+        for key, value in {"btl": "self,vader", "pml": "ob1", "plm": "isolated"}.items():
+            env.setdefault("OMPI_MCA_" + key, value)
         env["LONGSPAN_FAULT"] = f"{'write' if case.kind == 'full' else case.kind}:{call}{'+' * (case.kind == 'full')}:{case.rank}"
         env["LONGSPAN_FAULT_FOLDER"] = place + "/"
         env.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")  # cores are shared
-        env["LONGSPAN_FAULT_LOG"] = os.path.join(self.folder, os.path.basename(place) + ".log")
+        log = os.path.join(self.folder, os.path.basename(place))
+        env["LONGSPAN_FAULT_LOG"] = log + ".log"
         # When MPI has failed on a rank the others find out from the launcher alone; else from that rank.
         env["OMPI_MCA_orte_abort_on_non_zero_status"] = "1" if 70 in CODES.get(case.kind, ()) else "0"
         env["OMPI_MCA_odls_base_sigkill_timeout"] = "0"
-        script = f'LD_PRELOAD={LIBRARY} "$@"; code=$?; echo "rank ended with $code"; exit $code'
-        command = ["sh", "-c", script, "sh", BIN, *self.options(case.command, case.kind, place)]
+        # To files of their own: what ranks print can meet on a line.
+        script = f'LD_PRELOAD={LIBRARY} "$@"; code=$?; echo $code >"{log}.code.${{OMPI_COMM_WORLD_RANK:-0}}"; exit $code'
+        command = ["sh", "-c", script, "sh", BIN, *self.options(case.command, case.kind, place), *more]
         if case.ranks > 1:
             command = [*launcher(case.ranks), *command]
         else:
@@ -138,13 +144,22 @@ class Runner:
             start_new_session=True,
             errors="replace",
         )
+        with contextlib.suppress(OSError):  # Linux shares processors out among sessions first
+            with open(f"/proc/{process.pid}/autogroup", "w", encoding="ascii") as file:
+                file.write(str(os.nice(0)))
         try:
             words, _ = process.communicate(timeout=LIMIT)
-            return process.returncode, words
+            code = process.returncode
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             words, _ = process.communicate()
-            return None, words
+            code = None
+        codes = []
+        for name in sorted(glob.glob(log + ".code.*")):
+            with open(name, encoding="ascii") as file:
+                codes += [int(word) for word in file.read().split()]
+            os.remove(name)
+        return code, words, codes
 
     def logs(self, place):
         """What the ranks' libraries wrote: ([lines of the fault], {rank: counts at the end})."""
@@ -164,20 +179,20 @@ class Runner:
         """(what was injected, what is wrong or None, outcome in a word, the ranks' counts)."""
         with tempfile.TemporaryDirectory(prefix="run-", dir=self.folder) as place:
             begin = time.time()
-            code, words = self.launch(case, call, place)
+            code, words, codes = self.launch(case, call, place)
             seconds = time.time() - begin
             fault, ends = self.logs(place)
-            wrong, outcome = self.judge(case, code, words, fault, ends, place)
+            wrong, outcome = self.judge(case, code, words, codes, fault, ends, place)
+            wrong = wrong or self.judge_resumed(case, outcome, fault, place)
+            shutil.rmtree(place + ".session", ignore_errors=True)
         if wrong:
-            told = [line for line in words.splitlines() if "longspan: " in line and "warning: a node" not in line]
-            wrong = f"{case}, call {call}: {wrong} ({seconds:.1f} s)\n  {way(fault)}\n  " + "\n  ".join(told)
+            wrong = "\n  ".join([f"{case}, call {call}: {wrong} ({seconds:.1f} s)", way(fault), *said(words)])
         return fault, wrong, outcome, ends
 
     # ---- judging ----
 
-    def judge(self, case, code, words, fault, ends, place):
+    def judge(self, case, code, words, codes, fault, ends, place):
         lines = [line for line in words.splitlines() if "longspan: error:" in line]
-        codes = [int(line.split()[-1]) for line in words.splitlines() if line.startswith("rank ended with ")]
         name = fault[0].split()[-1] if fault else None
         left = sorted(os.listdir(place))
         if code is None:
@@ -229,9 +244,6 @@ class Runner:
             return "PASSED was told of a run that failed"
         if name == "MPI_Init_thread" and code != 0:
             code = 70  # the launcher's own way to tell that a rank has not come so far
-        waited = name in COLLECTIVE and case.ranks > 1 and "(checkpoint.watchdog)" in lines[0]
-        if waited and code == 70:
-            return None  # nobody can know that the other rank does not come
         if code not in CODES[case.kind]:
             return f"code {code}"
         if 70 in CODES[case.kind]:
@@ -254,10 +266,8 @@ class Runner:
     def judge_files(self, case, code, left, place, name):
         """Complete files under their names, or none."""
         known = {OUT, "report.json"}
-        # What was saved is for the next run to go on from.
-        saved = [entry for entry in left if re.fullmatch(re.escape(OUT) + r"\.checkpoint(\.\d+)?(\.prev)?", entry)]
-        others = [entry for entry in left if entry not in known and entry not in saved]
-        if case.ranks > 1 and (case.rank != 0 or case.kind == "hdf5") and code == 70:
+        others = [entry for entry in left if entry not in known and not SAVED.fullmatch(entry)]
+        if case.ranks > 1 and case.rank != 0 and code == 70:
             # Rank 0 was ended before it could tell the name, or remove the file: the next run does (test_kill.py).
             others = [entry for entry in others if not re.fullmatch(re.escape("." + OUT) + r".*\.partial", entry)]
         if others and name not in ("unlink",):
@@ -266,11 +276,10 @@ class Runner:
         try:
             if "report.json" in left:
                 with open(os.path.join(place, "report.json"), encoding="utf-8") as file:
-                    keys = sorted(json.load(file))
-                if clean and keys != clean["keys"]:
+                    report = json.load(file)
+                keys = sorted(report)
+                if clean and keys != clean["keys"] and not report.get("complete_before"):
                     return f"the report lacks {sorted(set(clean['keys']) - set(keys))}"
-            for entry in saved:
-                contents(os.path.join(place, entry))
             if OUT in left:
                 data = contents(os.path.join(place, OUT))
                 if clean and data != clean["data"]:
@@ -279,19 +288,40 @@ class Runner:
             return f"a file is not complete: {error}"
         return None
 
+    def judge_resumed(self, case, outcome, fault, place):
+        """What a failed run has saved is for the next one to go on from, on other ranks too; it leaves nothing then."""
+        saved = [entry for entry in sorted(os.listdir(place)) if SAVED.fullmatch(entry)]
+        if not saved or not fault or outcome == "hang" or fault[0].split()[-1] == "unlink":
+            return None
+        ranks = case.ranks if case.command == "svd" else 1  # whose bits depend on them
+        again = Case(case.command, ranks, "none", 0)
+        code, words, codes = self.launch(again, 0, place, ["--checkpoint.resume=" + ("auto" if OUT in os.listdir(place) else "yes")])
+        _, ends = self.logs(place)
+        wrong, _ = self.judge(again, code, words, codes, [], ends, place)
+        told = said(words)
+        if not wrong and (code != 0 or told):
+            wrong = "not without a word"
+        return wrong and f"going on from {', '.join(saved)}: {' / '.join([wrong, *told])}"
+
     def take_clean(self, command, ranks):
         """A run without faults: its counts, and what later ones are compared with."""
         case = Case(command, ranks, "none", 0)
         with tempfile.TemporaryDirectory(prefix="run-", dir=self.folder) as place:
-            code, words = self.launch(case, 0, place)
+            code, words, codes = self.launch(case, 0, place)
             fault, ends = self.logs(place)
-            wrong, _ = self.judge(case, code, words, fault, ends, place)
+            wrong, _ = self.judge(case, code, words, codes, fault, ends, place)
             if wrong or code != 0:
                 sys.exit(f"{case}: a run without faults fails: {wrong}\n{words}\n{ends}")
             with open(os.path.join(place, "report.json"), encoding="utf-8") as file:
                 keys = sorted(json.load(file))
             self.clean[command, ranks] = {"keys": keys, "data": contents(os.path.join(place, OUT))}
         return ends
+
+
+def said(words):
+    """The command's errors and warnings, but for the one that cores are shared."""
+    lines = [line for line in words.splitlines() if re.search("longspan: (error|warning): ", line)]
+    return [line for line in lines if "warning: a node runs" not in line]
 
 
 def way(fault):
@@ -320,6 +350,19 @@ def contents(path):
     return found
 
 
+def files_of_longspan():
+    return [BIN, *glob.glob(os.path.join(os.path.dirname(BIN), "..", "lib", "liblongspan.so"))]
+
+
+def build_sum():
+    """Tells one build from another."""
+    total = hashlib.sha256()
+    for name in [*files_of_longspan(), LIBRARY]:
+        with open(name, "rb") as file:
+            total.update(file.read())
+    return total.hexdigest()[:16]
+
+
 def check_complete():
     """Every call of HDF5 and MPI that Longspan makes can fail in this library."""
 
@@ -327,10 +370,8 @@ def check_complete():
         listed = subprocess.run(["nm", "-D", which, file], capture_output=True, text=True, check=True).stdout
         return {line.split()[-1].split("@")[0] for line in listed.splitlines()}
 
-    folder = os.path.dirname(BIN)
-    files = [BIN, *glob.glob(os.path.join(folder, "..", "lib", "liblongspan.so"))]
-    needed = set().union(*(symbols(file, "--undefined-only") for file in files))
-    never = {"MPI_Abort", "MPI_Error_string", "MPI_Get_library_version", "MPI_Initialized", "H5open", "H5get_libversion"}
+    needed = set().union(*(symbols(file, "--undefined-only") for file in files_of_longspan()))
+    never = {"MPI_Abort", "MPI_Error_string", "MPI_Get_library_version", "MPI_Initialized", "H5open", "H5dont_atexit", "H5get_libversion"}
     never |= {"H5free_memory", "H5check_version", "H5Iget_type", "MPI_Comm_c2f", "MPI_Comm_f2c"}
     made = symbols(LIBRARY, "--defined-only")
     missing = [n for n in needed if re.fullmatch(r"(MPI_|H5(?!E|T_|P_))\w+_?\w*", n) and n not in made | never]
@@ -348,53 +389,111 @@ def choose(count, stride, seed, case):
     return sorted({*numbers[:1], *numbers[start::stride]})
 
 
+class Log:
+    """The runs made so far: {(case, call): (outcome, wrong)}, also in a file when there is a name for one."""
+
+    def __init__(self, name, again):
+        self.done = {}
+        self.file = open(name, "a+", encoding="utf-8") if name else None  # noqa: SIM115 (until the end)
+        if self.file:
+            self.file.seek(0)
+            text = self.file.read()
+            whole = text[: text.rfind("\n") + 1]
+            self.file.truncate(len(whole.encode()))  # half a line is of a sweep that was killed
+            entries = [json.loads(line) for line in whole.splitlines()]
+            first = {"build": build_sum()}
+            if not entries:
+                self.file.write(json.dumps(first) + "\n")
+            elif entries.pop(0) != first:
+                sys.exit(f"{name} is not the log of a sweep of this build: name another file")
+            for entry in entries:
+                self.done[entry["case"], entry["call"]] = (entry["outcome"], entry["wrong"])
+        if again:
+            self.done = {key: ended for key, ended in self.done.items() if not ended[1]}
+
+    def add(self, case, call, outcome, wrong):
+        self.done[str(case), call] = (outcome, wrong)
+        if self.file:
+            self.file.write(json.dumps({"case": str(case), "call": call, "outcome": outcome, "wrong": wrong}) + "\n")
+            self.file.flush()
+
+
+def plan(runner, asked, stride, seed):
+    """All (case, call) asked for."""
+    work = []
+    for command in COMMANDS:
+        for ranks in (1, 3):
+            cases = [Case(command, ranks, kind, rank) for kind in KINDS for rank in sorted({0, ranks - 1})]
+            cases = [case for case in cases if all(word in str(case) for word in asked.only)]
+            if not cases:
+                continue
+            # How often is saved depends on time.
+            cleans = [runner.take_clean(command, ranks) for _ in range(4 if command == "saving" else 1)]
+            for case in cases:
+                count = max(ends[case.rank]["write" if case.kind == "full" else case.kind] for ends in cleans)
+                if asked.list:
+                    print(f"{case}: {count} calls")
+                if case.kind == "poll":
+                    count = min(count, POLLS)
+                numbers = [asked.call] if asked.call else choose(count, stride, seed, case)
+                # One beyond the last, which nothing hits.
+                work += [(case, number) for number in numbers + [10**6] * (stride == 1 and not asked.call)]
+    return work
+
+
+def sweep(runner, work, log, jobs):
+    """Runs all that the log does not have."""
+    todo = [item for item in work if (str(item[0]), item[1]) not in log.done]
+    random.Random(0).shuffle(todo)  # an interrupted sweep has seen something of all
+    print(f"fault sweep: {len(todo)} of {len(work)} runs to do", flush=True)
+    begin, told = time.time(), time.time()
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
+    try:
+        runs = {pool.submit(runner.run, *item): item for item in todo}
+        for number, ended in enumerate(concurrent.futures.as_completed(runs), 1):
+            _, wrong, outcome, _ = ended.result()
+            log.add(*runs[ended], outcome, wrong)
+            if wrong:
+                print("WRONG " + wrong, flush=True)
+            if time.time() - told > 60:
+                told = time.time()
+                print(f"fault sweep: {number} of {len(todo)} runs in {told - begin:.0f} s", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stride", type=int, default=int(os.environ.get("LONGSPAN_FAULT_STRIDE", "0")))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("LONGSPAN_FAULT_SEED", "0")))
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    # More than cores: starts and waits for the watchdog leave them idle.
+    parser.add_argument("--jobs", type=int, default=3 * len(os.sched_getaffinity(0)))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--call", type=int, default=0)
+    parser.add_argument("--log", help="note the runs in this file, and leave out those that are in it")
+    parser.add_argument("--again", action="store_true", help="repeat those of the log that were wrong")
     parser.add_argument("--list", action="store_true", help="only tell how many calls there are")
     asked = parser.parse_args()
     seed = asked.seed or random.SystemRandom().randrange(1, 1 << 30)
     stride = asked.stride or 80
     check_complete()
-    wrongs, table = [], collections.defaultdict(collections.Counter)
-    begin = time.time()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # folders are removed
+    log, begin = Log(asked.log, asked.again), time.time()
     with tempfile.TemporaryDirectory(prefix="longspan-fault-") as folder:
         runner = Runner(folder)
-        work = []
-        for command in ("exact", "topk", "svd"):
-            for ranks in (1, 3):
-                cases = [Case(command, ranks, kind, rank) for kind in KINDS for rank in {0, ranks - 1}]
-                cases = [case for case in cases if all(word in str(case) for word in asked.only)]
-                if not cases:
-                    continue
-                ends = runner.take_clean(command, ranks)
-                for case in cases:
-                    count = ends[case.rank]["write" if case.kind == "full" else case.kind]
-                    if asked.list:
-                        print(f"{case}: {count} calls")
-                    if case.kind == "poll":
-                        count = min(count, POLLS)
-                    numbers = [asked.call] if asked.call else choose(count, stride, seed, case)
-                    # One beyond the last, which nothing hits.
-                    work += [(case, number) for number in numbers + [10**6] * (stride == 1 and not asked.call)]
+        work = plan(runner, asked, stride, seed)
         if asked.list:
             return 0
-        print(f"fault sweep: {len(work)} runs, stride {stride}, seed {seed}", flush=True)
-        with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
-            for (case, _), (_, wrong, outcome, _) in zip(work, pool.map(lambda item: runner.run(*item), work)):
-                table[case][outcome + (" (wrong)" if wrong else "")] += 1
-                if wrong:
-                    wrongs.append(wrong)
-                    print("WRONG " + wrong, flush=True)
-    for left in glob.glob(f"/dev/shm/sem.OMPIO_*{TOKEN}*"):
-        os.remove(left)
+        print(f"fault sweep: stride {stride}, seed {seed}", flush=True)
+        sweep(runner, work, log, asked.jobs)
+    table, wrongs = collections.defaultdict(collections.Counter), 0
+    for case, call in work:
+        outcome, wrong = log.done[str(case), call]
+        table[case][outcome + (" (wrong)" if wrong else "")] += 1
+        wrongs += bool(wrong)
     for case, outcomes in table.items():
         print(f"{case}: " + ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())))
-    print(f"fault sweep: {len(work)} runs in {time.time() - begin:.0f} s, {len(wrongs)} wrong")
+    print(f"fault sweep: {len(work)} runs, {wrongs} wrong, in {time.time() - begin:.0f} s")
     return 1 if wrongs else 0
 
 

@@ -143,6 +143,17 @@ static void store_cuts_transfers_at_the_limit(void **state)
     read_file(path_of("limit.h5"), &forms[4], LSP_F32, SPREAD_EVEN);
 }
 
+/* More pieces than one call of the system takes, side by side in the file and not in memory. */
+static void store_writes_many_short_rows(void **state)
+{
+    (void)state;
+    const form many = {4, {2, 211, 7, 3}, LSP_VIEW_ROWS, LSP_BNHD, 2, 7, 211, 3};
+    for (int kind = 0; kind < SPREADS; kind++) {
+        write_file(path_of("many.h5"), &many, LSP_F16, (spread)kind);
+        read_file(path_of("many.h5"), &many, LSP_F16, SPREAD_EVEN);
+    }
+}
+
 /* A number computed by another program (Python), so that a change of the rule or of the seed is seen. */
 static void store_checksum_is_the_documented_one(void **state)
 {
@@ -308,6 +319,7 @@ static void screen_counts_and_finds_the_first(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(store_gives_back_every_type_layout_and_distribution),
     cmocka_unit_test(store_cuts_transfers_at_the_limit),
+    cmocka_unit_test(store_writes_many_short_rows),
     cmocka_unit_test(store_checksum_is_the_documented_one),
     cmocka_unit_test(store_reads_runs_in_any_order),
     cmocka_unit_test(store_reads_few_of_many_heads),
