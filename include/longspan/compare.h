@@ -14,6 +14,7 @@
 #define LONGSPAN_COMPARE_H
 
 #include <longspan/attention.h>
+#include <longspan/checkpoint.h>
 #include <longspan/lowrank.h>
 #include <longspan/study.h>
 #include <longspan/topk.h>
@@ -111,6 +112,31 @@ lsp_status lsp_compare_exact(lsp_compare *compare, const void *q, const void *k,
  * rows are brought to where it wants them, untimed. Errors: as above, and LSP_ERR_USAGE. */
 lsp_status lsp_compare_method(lsp_compare *compare, const lsp_attention_desc *desc,
                               lsp_compare_result *result, lsp_compare_head *heads);
+
+/* Local. From now on executions of methods that can (lsp_method_can_rest) rest; what is ended there counts for nothing.
+ * NULL: no longer. */
+void lsp_compare_set_pause(lsp_compare *compare, const lsp_pause *pause);
+
+/* The methods that are finished, exact first. */
+typedef struct lsp_compare_finished {
+    lsp_compare_result *results; /* [count] */
+    lsp_compare_head *heads;     /* [count][batch * heads] */
+    int64_t count;
+    double share; /* of all work, to tell */
+} lsp_compare_finished;
+
+/* Collective, between methods or inside of lsp_pause.rest. Writes results and exact's output to `file`, as
+ * lsp_checkpoint_save does; marks as there: also which methods there are, and their values. Errors as there. */
+lsp_status lsp_compare_save(const lsp_compare *compare, const char *file, const char *marks,
+                            const lsp_compare_finished *finished, int64_t *bytes);
+
+/* Collective, instead of lsp_compare_exact where finished->count > 0 afterwards. Reads the state that lsp_checkpoint_look
+ * found, or the one before where it is damaged (*info is changed), into results and heads, which have room for `most`
+ * methods. Its description has the instruction set of the state; ranks, threads and all that times depend on must be the same.
+ * q, k, v as lsp_compare_exact. Errors as lsp_checkpoint_load. */
+lsp_status lsp_compare_load(lsp_compare *compare, const char *file, const char *marks, const void *q,
+                            const void *k, const void *v, int64_t most, lsp_compare_finished *finished,
+                            lsp_checkpoint_info *info);
 
 /* Local. front[i]: no other result is at least as good as i in both out_error and seconds, and better in one. */
 void lsp_compare_front(const lsp_compare_result *results, int64_t count, bool *front);

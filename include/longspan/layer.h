@@ -68,6 +68,10 @@ void lsp_layer_runs(const lsp_layer *layer, lsp_layer_operand operand, const lsp
 /* Local. The plan inside, for its estimate, instruction set and certificates. Owned by the layer. */
 const lsp_attention *lsp_layer_attention(const lsp_layer *layer);
 
+/* Local. The same to rest in and to save: for lsp_attention_set_pause, lsp_checkpoint_save and lsp_checkpoint_load, whose
+ * `out` is *out. The next execution projects again, and attends from the state on. */
+lsp_attention *lsp_layer_state(lsp_layer *layer, void **out);
+
 /* Local. Bytes of this rank besides the plan's footprint and the caller's arrays and weights: blocks, rows on their
  * way between projections and attention, weights converted. */
 int64_t lsp_layer_bytes(const lsp_layer *layer);

@@ -11,6 +11,7 @@
 #define LONGSPAN_MAP_H
 
 #include <longspan/attention.h>
+#include <longspan/checkpoint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -70,6 +71,9 @@ lsp_map_shape lsp_map_get_shape(const lsp_map *map);
 lsp_estimate lsp_map_get_estimate(const lsp_map *map); /* flops: 4 d_k a visible pair */
 lsp_isa lsp_map_get_isa(const lsp_map *map);
 void lsp_map_set_progress(lsp_map *map, lsp_progress_fn progress, void *user);
+
+/* Collective. As lsp_attention_set_pause; the state of a map cannot be saved. */
+lsp_status lsp_map_set_pause(lsp_map *map, const lsp_pause *pause);
 
 /* Collective. q, k: this rank's runs. stats may be NULL. Rows whose scores are not finite weigh nothing and have no
  * figures. Errors: LSP_ERR_LIMIT (allocation), LSP_ERR_RANK (MPI). */

@@ -12,13 +12,14 @@ extern "C" {
  * the context (lsp_context_message). */
 typedef enum lsp_status {
     LSP_OK = 0,
-    LSP_ERR_USAGE = 2,   /* an argument, an option or a combination of them */
-    LSP_ERR_CONTENT = 3, /* the input's content: not HDF5, missing dataset, shape, type, values */
-    LSP_ERR_VERIFY = 4,  /* the result did not pass its verification */
-    LSP_ERR_LIMIT = 5,   /* not enough memory, or a size limit */
-    LSP_ERR_FILE = 6,    /* a file cannot be opened, created, read or written */
-    LSP_ERR_RANK = 70,   /* a rank or MPI failed */
-    LSP_INTERRUPTED = 75 /* stopped on request */
+    LSP_ERR_USAGE = 2,    /* an argument, an option or a combination of them */
+    LSP_ERR_CONTENT = 3,  /* the input's content: not HDF5, missing dataset, shape, type, values */
+    LSP_ERR_VERIFY = 4,   /* the result did not pass its verification */
+    LSP_ERR_LIMIT = 5,    /* not enough memory, or a size limit */
+    LSP_ERR_FILE = 6,     /* a file cannot be opened, created, read or written */
+    LSP_ERR_RANK = 70,    /* a rank or MPI failed */
+    LSP_INTERRUPTED = 75, /* stopped on request, to go on from what was saved */
+    LSP_TERMINATED = 143  /* ended on request, with nothing to go on from */
 } lsp_status;
 
 /* Local. Short name of a code ("usage", "content", ...); never NULL. */

@@ -97,6 +97,7 @@ static lsp_status read_operands(attend_state *s)
         status = lsp_attention_runs(s->plan, LSP_KEYS, &o->key_runs, &o->key_run_count, &o->key_rows);
     status = lsp_context_agree(s->app->ctx, status);
     if (status == LSP_OK) status = lsp_operands_read(s->app, &s->input, s->report.has_lse, o);
+    s->keeper.beats = true;
     if (status == LSP_OK) status = lsp_keeper_attach(&s->keeper, s->plan, o->out);
     s->report.nonfinite = o->nonfinite;
     s->report.seconds[LSP_PHASE_READ] += lsp_clock() - begin;

@@ -4,22 +4,21 @@
 #include "app/collect.h"
 #include "app/format.h"
 #include "app/launch.h"
+#include "app/marks.h"
 #include "app/report.h"
 #include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { RESUME_AUTO = 0, RESUME_YES = 1, RESUME_NO = 2 }; /* the words of checkpoint.resume */
-enum { MARKS_SIZE = 8192, PART_NAME = 32 };
+enum { PART_NAME = 32 };
 static const double retry_seconds = 30;
 
 static volatile sig_atomic_t asked_to_stop, asked_to_end;
@@ -54,61 +53,24 @@ static void stop_listening(void)
     if (asked_to_end) (void)raise(SIGTERM);
 }
 
-/* ---- what a state belongs to ----------------------------------------------------------------------- */
-
-static lsp_status too_long(const lsp_keeper *k)
-{
-    return lsp_context_fail(k->app->ctx, LSP_ERR_USAGE,
-                            "input.heads and the names of the input are too long for a checkpoint: name "
-                            "ranges of heads (0-99), or say checkpoint.file=none");
-}
-
-/* Rank 0. */
-static lsp_status mark_source(lsp_keeper *k, const char *name, const lsp_source *source, size_t *used)
-{
-    struct stat about;
-    if (!source->tensor) return LSP_OK;
-    if (stat(source->file, &about) != 0)
-        return lsp_context_fail(k->app->ctx, LSP_ERR_FILE, "cannot look at '%s': %s", source->file,
-                                strerror(errno));
-    char sum[24] = "none";
-    if (source->shape.has_checksum) (void)snprintf(sum, sizeof sum, "%016" PRIx64, source->shape.checksum);
-    int length =
-        snprintf(k->marks + *used, MARKS_SIZE - *used,
-                 "%s = %s of a file of %lld bytes, modified at %lld.%09ld, xxh64 %s\n", name, source->dataset,
-                 (long long)about.st_size, (long long)about.st_mtim.tv_sec, about.st_mtim.tv_nsec, sum);
-    *used += length > 0 ? (size_t)length : MARKS_SIZE;
-    return *used < MARKS_SIZE ? LSP_OK : too_long(k);
-}
-
-static lsp_status mark(lsp_keeper *k, const lsp_input *input)
-{
-    lsp_app *app = k->app;
-    lsp_status status = LSP_OK;
-    k->marks = lsp_app_alloc(app, MARKS_SIZE, 1, "the marks of a checkpoint", &status);
-    status = lsp_context_agree(app->ctx, status);
-    if (status != LSP_OK) return status;
-    int length = snprintf(k->marks, MARKS_SIZE, "input.heads = %s\ninput.layout = %s\n",
-                          lsp_options_text(app->options, LSP_KEY_INPUT_HEADS),
-                          input->q.shape.layout == LSP_BNHD ? "bnhd" : "bhnd");
-    size_t used = length > 0 ? (size_t)length : MARKS_SIZE;
-    if (used >= MARKS_SIZE) return too_long(k);
-    if (app->layout.rank == 0) status = mark_source(k, "input.q", &input->q, &used);
-    if (app->layout.rank == 0 && status == LSP_OK) status = mark_source(k, "input.k", &input->k, &used);
-    if (app->layout.rank == 0 && status == LSP_OK) status = mark_source(k, "input.v", &input->v, &used);
-    status = lsp_context_agree(app->ctx, status);
-    if (status == LSP_OK) lsp_collect_broadcast(app->comm, k->marks, MARKS_SIZE);
-    return status;
-}
-
 /* ---- opening --------------------------------------------------------------------------------------- */
+
+/* The file that a run makes, by which its checkpoint is called; "": none. `compare` has reports alone. */
+static const char *result_of(const lsp_keeper *k)
+{
+    static const lsp_key keys[] = {LSP_KEY_OUTPUT_FILE, LSP_KEY_REPORT_JSON, LSP_KEY_REPORT_PLOT};
+    bool reports = k->app->command->uses & LSP_FOR_COMPARE;
+    const char *file = "";
+    for (size_t i = reports; !*file && i < (reports ? sizeof keys / sizeof *keys : 1); i++)
+        file = lsp_options_text(k->app->options, keys[i]);
+    return file;
+}
 
 /* k->base stays NULL where there are to be no checkpoints. */
 static lsp_status choose_base(lsp_keeper *k)
 {
-    lsp_options *options = k->app->options;
-    const char *file = lsp_options_text(options, LSP_KEY_CHECKPOINT_FILE);
-    const char *output = lsp_options_text(options, LSP_KEY_OUTPUT_FILE), *ending = "";
+    const char *file = lsp_options_text(k->app->options, LSP_KEY_CHECKPOINT_FILE);
+    const char *output = result_of(k), *ending = "";
     if (strcmp(file, "none") == 0) return LSP_OK;
     if (strcmp(file, "auto") == 0) {
         if (!*output) return LSP_OK;
@@ -133,22 +95,27 @@ static void name_part(lsp_keeper *k, int64_t part)
         (void)snprintf(k->file, size, "%s", k->base);
 }
 
-/* A checkpoint is replaced, and removed at the end: it must be nothing else. */
-static lsp_status check_names(lsp_keeper *k, const lsp_input *input)
+static const char *first_taken(lsp_keeper *k, const char *other)
 {
-    const lsp_source *const sources[] = {&input->q, &input->k, &input->v};
-    const char *others[4] = {lsp_options_text(k->app->options, LSP_KEY_OUTPUT_FILE)}, *taken = NULL;
     char previous[PATH_MAX];
-    int count = *others[0] ? 1 : 0;
-    for (int i = 0; i < 3; i++)
-        if (sources[i]->tensor) others[count++] = sources[i]->file;
-    for (int64_t part = 0; k->app->layout.rank == 0 && !taken && part < k->parts; part++) {
+    for (int64_t part = 0; *other && part < k->parts; part++) {
         name_part(k, part);
         (void)snprintf(previous, sizeof previous, "%s.prev", k->file);
-        for (int i = 0; i < count && !taken; i++)
-            if (lsp_app_same_file(k->file, others[i]) || lsp_app_same_file(previous, others[i]))
-                taken = others[i];
+        if (lsp_app_same_file(k->file, other) || lsp_app_same_file(previous, other)) return other;
     }
+    return NULL;
+}
+
+/* A checkpoint is replaced, and removed at the end: it must be nothing else. */
+static lsp_status check_names(lsp_keeper *k, const lsp_kept *kept)
+{
+    static const lsp_key keys[] = {LSP_KEY_OUTPUT_FILE, LSP_KEY_REPORT_JSON, LSP_KEY_REPORT_PLOT};
+    bool speaks = k->app->layout.rank == 0;
+    const char *taken = NULL;
+    for (size_t i = 0; speaks && !taken && i < sizeof keys / sizeof *keys; i++)
+        taken = first_taken(k, lsp_options_peek(k->app->options, keys[i]));
+    for (int i = 0; speaks && !taken && i < kept->count; i++)
+        if (kept->sources[i].source->tensor) taken = first_taken(k, kept->sources[i].source->file);
     lsp_status status = LSP_OK;
     if (taken)
         status = lsp_context_fail(k->app->ctx, LSP_ERR_USAGE,
@@ -159,9 +126,9 @@ static lsp_status check_names(lsp_keeper *k, const lsp_input *input)
 }
 
 /* The instruction set decides the bits: a state goes on with its own. */
-static lsp_status take_isa(lsp_keeper *k, lsp_input *input)
+static lsp_status take_isa(lsp_keeper *k)
 {
-    lsp_isa asked = input->desc.isa, saved = k->resumed.isa;
+    lsp_isa asked = *k->isa, saved = k->resumed.isa;
     lsp_status status = LSP_OK;
     if (saved == LSP_ISA_AUTO || (asked != LSP_ISA_AUTO && asked != saved))
         status =
@@ -175,11 +142,11 @@ static lsp_status take_isa(lsp_keeper *k, lsp_input *input)
                              "the checkpoint '%s' was made with %s kernels, which this machine lacks (its "
                              "best is %s): go on where they are, or start anew with checkpoint.resume=no",
                              k->resumed.file, lsp_isa_name(saved), lsp_isa_name(lsp_isa_best()));
-    input->desc.isa = saved;
+    *k->isa = saved;
     return lsp_context_agree(k->app->ctx, status);
 }
 
-static lsp_status look(lsp_keeper *k, lsp_input *input)
+static lsp_status look(lsp_keeper *k)
 {
     lsp_app *app = k->app;
     int resume = lsp_options_choice(app->options, LSP_KEY_CHECKPOINT_RESUME);
@@ -188,7 +155,7 @@ static lsp_status look(lsp_keeper *k, lsp_input *input)
     lsp_status status = lsp_checkpoint_look(app->ctx, k->file, &k->resumed);
     if (resume == RESUME_NO) k->resumed = (lsp_checkpoint_info){.found = false};
     if (status != LSP_OK || resume == RESUME_NO) return status;
-    if (k->resumed.found) return take_isa(k, input);
+    if (k->resumed.found) return take_isa(k);
     /* A run of several parts may have been stopped before it came to the later ones. */
     if (resume != RESUME_YES || k->part > 0) return LSP_OK;
     return lsp_context_fail(
@@ -219,40 +186,61 @@ static lsp_status sweep(lsp_keeper *k)
     return status;
 }
 
-lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, int64_t parts, lsp_keeper *keeper)
+lsp_status lsp_keeper_open_kept(lsp_app *app, const lsp_kept *kept, int64_t parts, lsp_keeper *keeper)
 {
-    *keeper = (lsp_keeper){.app = app, .parts = parts};
+    *keeper = (lsp_keeper){.app = app, .parts = parts, .isa = kept->isa};
     lsp_status status = parts > 0 ? choose_base(keeper) : LSP_OK;
     if (status == LSP_OK && !keeper->base) stop_listening();
     if (status != LSP_OK || !keeper->base) return status;
     set_times(keeper);
-    status = check_names(keeper, input);
+    status = check_names(keeper, kept);
     if (status == LSP_OK) status = lsp_checkpoint_probe(app->ctx, keeper->base);
-    if (status == LSP_OK) status = mark(keeper, input);
-    if (status == LSP_OK) status = lsp_keeper_turn(keeper, input, 0);
+    if (status == LSP_OK) status = lsp_marks_make(app, kept, &keeper->marks);
+    if (status == LSP_OK) status = lsp_keeper_turn(keeper, 0);
     return status == LSP_OK ? sweep(keeper) : status;
 }
 
-lsp_status lsp_keeper_turn(lsp_keeper *k, lsp_input *input, int64_t part)
+lsp_status lsp_keeper_open(lsp_app *app, lsp_input *input, int64_t parts, lsp_keeper *keeper)
+{
+    char lines[LSP_MARKS_SIZE];
+    (void)snprintf(lines, sizeof lines, "input.heads = %s\ninput.layout = %s\n",
+                   lsp_options_text(app->options, LSP_KEY_INPUT_HEADS),
+                   input->q.shape.layout == LSP_BNHD ? "bnhd" : "bhnd");
+    const lsp_kept_source sources[] = {
+        {"input.q", &input->q}, {"input.k", &input->k}, {"input.v", &input->v}};
+    const lsp_kept kept = {lines, sources, (int)(sizeof sources / sizeof *sources), &input->desc.isa};
+    return lsp_keeper_open_kept(app, &kept, parts, keeper);
+}
+
+lsp_status lsp_keeper_turn(lsp_keeper *k, int64_t part)
 {
     if (!k->base) return LSP_OK;
     name_part(k, part);
-    return look(k, input);
+    return look(k);
 }
 
 /* ---- resting --------------------------------------------------------------------------------------- */
 
-static lsp_want want(void *user)
+lsp_want lsp_keeper_want(const lsp_keeper *k)
 {
-    const lsp_keeper *k = user;
     if (asked_to_end) return LSP_WANT_END;
     double now = lsp_clock();
     if ((asked_to_stop || now >= k->end) && now >= k->not_before) return LSP_WANT_STOP;
     return k->app->layout.rank == 0 && now >= k->next ? LSP_WANT_SAVE : LSP_WANT_NOTHING;
 }
 
-/* What follows from a state that was saved, or was not. */
-static lsp_status conclude(lsp_keeper *k, lsp_want why, lsp_status status, int64_t bytes, double begin)
+static lsp_want want(void *user)
+{
+    return lsp_keeper_want(user);
+}
+
+lsp_status lsp_keeper_stop(lsp_keeper *k)
+{
+    return lsp_context_fail(k->app->ctx, LSP_INTERRUPTED,
+                            "stopped as asked, the state is in %s: start it again to go on", k->file);
+}
+
+lsp_status lsp_keeper_conclude(lsp_keeper *k, lsp_want why, lsp_status status, int64_t bytes, double begin)
 {
     lsp_app *app = k->app;
     double now = lsp_clock();
@@ -262,9 +250,7 @@ static lsp_status conclude(lsp_keeper *k, lsp_want why, lsp_status status, int64
     if (status == LSP_OK) {
         k->written++;
         k->bytes = bytes;
-        if (why < LSP_WANT_STOP) return LSP_OK;
-        return lsp_context_fail(app->ctx, LSP_INTERRUPTED,
-                                "stopped as asked, the state is in %s: start it again to go on", k->file);
+        return why < LSP_WANT_STOP ? LSP_OK : lsp_keeper_stop(k);
     }
     k->failed++;
     if (why == LSP_WANT_END || status == LSP_ERR_RANK) return status;
@@ -282,13 +268,14 @@ static lsp_status rest(void *user, lsp_want why)
     int64_t bytes = 0;
     lsp_watchdog_phase("checkpoint", false);
     lsp_status status = lsp_checkpoint_save(k->plan, k->file, k->marks, &bytes);
-    lsp_watchdog_phase("compute", true);
-    return conclude(k, why, status, bytes, begin);
+    lsp_watchdog_phase("compute", k->beats);
+    return lsp_keeper_conclude(k, why, status, bytes, begin);
 }
 
-static void tell_resumed(const lsp_keeper *k)
+void lsp_keeper_resumed(lsp_keeper *k)
 {
     const lsp_checkpoint_info *from = &k->resumed;
+    if (!k->first.found) k->first = *from;
     if (k->app->layout.rank != 0) return;
     if (from->previous)
         (void)fprintf(stderr,
@@ -302,8 +289,7 @@ static lsp_want want_svd(void *user)
 {
     lsp_keeper *k = user;
     if (k->resumed.found && !k->told) {
-        tell_resumed(k);
-        if (!k->first.found) k->first = k->resumed;
+        lsp_keeper_resumed(k);
         k->told = true;
     }
     return want(k);
@@ -317,7 +303,7 @@ static lsp_status rest_svd(void *user, lsp_want why, bool finished, lsp_svd_stat
     int64_t bytes = 0;
     if (finished && (k->parts == 1 || k->resumed.done >= 1)) return LSP_OK;
     lsp_status status = lsp_svd_save(state, k->file, k->marks, &bytes);
-    return conclude(k, why, status, bytes, begin);
+    return lsp_keeper_conclude(k, why, status, bytes, begin);
 }
 
 lsp_status lsp_keeper_attach(lsp_keeper *k, lsp_attention *plan, void *out)
@@ -327,11 +313,30 @@ lsp_status lsp_keeper_attach(lsp_keeper *k, lsp_attention *plan, void *out)
     k->plan = plan;
     if (k->resumed.found) {
         status = lsp_checkpoint_load(plan, k->file, k->marks, out, &k->resumed);
-        k->first = k->resumed;
-        if (status == LSP_OK) tell_resumed(k);
+        if (status == LSP_OK) lsp_keeper_resumed(k);
     }
     const lsp_pause pause = {want, rest, k};
     return status == LSP_OK ? lsp_attention_set_pause(plan, &pause) : status;
+}
+
+static lsp_want want_end(void *user)
+{
+    (void)user;
+    return asked_to_end ? LSP_WANT_END : LSP_WANT_NOTHING;
+}
+
+static lsp_status rest_end(void *user, lsp_want why)
+{
+    const lsp_app *app = user;
+    (void)why;
+    return lsp_context_fail(app->ctx, LSP_TERMINATED,
+                            "ended by SIGTERM; %s keeps no state, and nothing was written: start it again",
+                            app->command->name);
+}
+
+lsp_pause lsp_keeper_ending(lsp_app *app)
+{
+    return (lsp_pause){want_end, rest_end, app};
 }
 
 const lsp_svd_pause *lsp_keeper_svd(lsp_keeper *k)

@@ -30,7 +30,9 @@ static const lsp_command table[] = {
      "row, how much of the softmax is kept, and the method's certificate; marks those that no other beats "
      "in\n"
      "both error and time. Nothing is written but report.json and a picture to report.plot. Time is that of\n"
-     "the fastest of compare.repeats executions, by the wall, of the slowest rank.\n",
+     "the fastest of compare.repeats executions, by the wall, of the slowest rank. A run that is stopped "
+     "keeps\n"
+     "the methods that are finished in checkpoint.file, and started again goes on with the others.\n",
      LSP_TAKES_DECK, LSP_FOR_COMPARE, lsp_compare_run},
     {"generate", "synthetic /q, /k and /v of any shape", "[DECK.ini]",
      "Writes /q, /k and /v of the given [shape] to output.file. The file's contents depend on the keys of\n"

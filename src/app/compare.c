@@ -6,6 +6,7 @@
 #include "app/launch.h"
 #include "app/plot.h"
 #include "app/progress.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -32,9 +33,11 @@ static lsp_status name_failure(lsp_compare_job *job, const lsp_compare_item *ite
 static lsp_status prepare(lsp_compare_job *job)
 {
     lsp_app *app = job->app;
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_plot_probe(app);
     if (status == LSP_OK) status = lsp_input_open(app, &job->input);
+    if (status == LSP_OK) status = lsp_keeper_open(app, &job->input, 1, &job->keeper);
     if (status != LSP_OK) return status;
     job->input.desc.memory_limit = lsp_launch_memory_limit(app, &job->memory_source);
     status = lsp_context_agree(app->ctx, lsp_compare_items(job));
@@ -50,8 +53,10 @@ static lsp_status prepare(lsp_compare_job *job)
         lsp_estimate estimate = {.work = 0};
         if (i > 0) status = name_failure(job, item, lsp_compare_check(job->compare, &item->desc, &estimate));
         item->work = estimate.work;
+        job->work += estimate.work;
     }
-    return lsp_context_agree(app->ctx, status);
+    status = lsp_context_agree(app->ctx, status);
+    return status == LSP_OK ? lsp_compare_state_open(job) : status;
 }
 
 static lsp_status read_operands(lsp_compare_job *job)
@@ -62,7 +67,9 @@ static lsp_status read_operands(lsp_compare_job *job)
     if (status == LSP_OK)
         status = lsp_compare_runs(job->compare, LSP_KEYS, &o->key_runs, &o->key_run_count, &o->key_rows);
     status = lsp_context_agree(job->app->ctx, status);
-    return status == LSP_OK ? lsp_operands_read_inputs(job->app, &job->input, o) : status;
+    lsp_watchdog_phase("read", false);
+    if (status == LSP_OK) status = lsp_operands_read_inputs(job->app, &job->input, o);
+    return status == LSP_OK ? lsp_compare_state_load(job) : status;
 }
 
 static lsp_status measure_peak(lsp_compare_job *job)
@@ -89,6 +96,7 @@ static void tell(void *user, double done)
 static lsp_status run_item(lsp_compare_job *job, lsp_compare_item *item)
 {
     const lsp_operands *o = &job->operands;
+    lsp_watchdog_phase(lsp_method_name(item->desc.method), false); /* also brings rows and judges */
     lsp_status status = item == job->items
                             ? lsp_compare_exact(job->compare, o->q, o->k, o->v, item->result, item->heads)
                             : lsp_compare_method(job->compare, &item->desc, item->result, item->heads);
@@ -100,17 +108,20 @@ static lsp_status run_item(lsp_compare_job *job, lsp_compare_item *item)
 static lsp_status compute(lsp_compare_job *job)
 {
     item_progress progress = {.before = 0};
-    lsp_status status = LSP_OK;
-    for (int64_t i = 0; i < job->count; i++) job->work += job->items[i].work;
+    lsp_status status = job->done > 0 ? measure_peak(job) : LSP_OK;
+    for (int64_t i = 0; i < job->done; i++)
+        progress.before += job->work > 0 ? job->items[i].work / job->work : 0;
     lsp_progress_start(job->app, job->work * (double)job->options.repeats, &progress.all);
     lsp_compare_set_progress(job->compare, tell, &progress);
-    for (int64_t i = 0; status == LSP_OK && i < job->count; i++) {
-        lsp_compare_item *item = &job->items[i];
+    while (status == LSP_OK && job->done < job->count) {
+        lsp_compare_item *item = &job->items[job->done];
         progress.share = job->work > 0 ? item->work / job->work : 0;
         status = run_item(job, item);
         progress.before += progress.share;
+        if (status != LSP_OK) break;
         job->done++;
-        if (status == LSP_OK) status = measure_peak(job);
+        status = measure_peak(job);
+        if (status == LSP_OK) status = lsp_compare_state_rest(job);
     }
     lsp_progress_end(&progress.all);
     return status;
@@ -153,12 +164,15 @@ static void print_last_line(const lsp_compare_job *job)
 static lsp_status report(lsp_compare_job *job)
 {
     lsp_app *app = job->app;
+    lsp_watchdog_phase("report", false);
     lsp_compare_front(job->results, job->count, job->front);
     job->rss_max = lsp_collect_max_i64(app, lsp_memory_peak());
     if (app->layout.rank == 0) lsp_compare_print(job);
     lsp_status status = lsp_json_write(app, app->layout.rank == 0 ? lsp_compare_json(job) : NULL);
     if (status == LSP_OK) status = lsp_plot_make(app, PLOT_WIDTH, PLOT_HEIGHT, lsp_compare_plot, job);
     if (status == LSP_OK && app->layout.rank == 0) print_last_line(job);
+    /* The result is there. */
+    if (status == LSP_OK) status = lsp_keeper_finish(&job->keeper);
     return status == LSP_OK ? fail_verification(job) : status;
 }
 
@@ -179,6 +193,8 @@ lsp_status lsp_compare_run(lsp_app *app)
     lsp_memory_free(job.front);
     lsp_memory_free(job.results);
     lsp_memory_free(job.items);
+    lsp_memory_free(job.marks);
+    lsp_keeper_close(&job.keeper);
     lsp_input_close(&job.input);
     return status;
 }

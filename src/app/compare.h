@@ -2,6 +2,7 @@
 #ifndef LSP_APP_COMPARE_H
 #define LSP_APP_COMPARE_H
 
+#include "app/checkpoint.h"
 #include "app/report.h"
 
 #include <stdio.h>
@@ -36,6 +37,9 @@ typedef struct lsp_compare_job {
     const char *memory_source;
     int64_t rss_max; /* over ranks */
     bool passed;     /* nothing verified was wrong */
+    lsp_keeper keeper;
+    char *marks;          /* the keeper's, and the methods */
+    int64_t begun, saved; /* items that were done at the start; that the state has, -1: there is none */
 } lsp_compare_job;
 
 /* Local; the same on every rank. Fills items by the options: exact, and a method for each value of the lists. The
@@ -48,6 +52,15 @@ const char *lsp_compare_name(const lsp_compare_item *item, char *text);
 
 /* Local. Heads of the file. */
 int64_t lsp_compare_file_head(const lsp_compare_job *job, int64_t head);
+
+/* Collective. The keeper is open, and items are known: makes what a state belongs to, and lets executions rest. */
+lsp_status lsp_compare_state_open(lsp_compare_job *job);
+
+/* Collective, operands are read. Takes the methods that a state has. */
+lsp_status lsp_compare_state_load(lsp_compare_job *job);
+
+/* Collective. A method is finished: saves where that is asked for, or the next cannot be stopped; and stops. */
+lsp_status lsp_compare_state_rest(lsp_compare_job *job);
 
 /* Local (rank 0). The summary without the last line; the report; the picture's commands (lsp_plot_fn). */
 void lsp_compare_print(const lsp_compare_job *job);

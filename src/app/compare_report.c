@@ -207,6 +207,7 @@ void lsp_compare_print(const lsp_compare_job *job)
         (void)printf("  NaN, Inf %" PRId64 " in the input; %" PRId64 " rows are not finite, and left out\n",
                      job->operands.nonfinite, exact->left_out);
     print_verify(job);
+    lsp_keeper_print(&job->keeper);
     const char *plot = lsp_options_text(job->app->options, LSP_KEY_REPORT_PLOT);
     if (*plot) (void)printf("  picture  %s\n", plot);
     lsp_summary_unused(job->app);
@@ -335,6 +336,7 @@ cJSON *lsp_compare_json(const lsp_compare_job *job)
     lsp_json_add_number(bytes, "peak_rss_max", (double)job->rss_max);
     lsp_json_add_number(object, "empty_rows", (double)exact->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)job->operands.nonfinite);
+    lsp_keeper_add_json(object, &job->keeper);
     if (job->left_out) (void)cJSON_AddStringToObject(object, "lowrank_left_out", job->left_out);
     cJSON *items = cJSON_AddArrayToObject(object, "methods");
     for (int64_t i = 0; items && i < job->count; i++) add_item(items, job, i);

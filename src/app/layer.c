@@ -2,10 +2,12 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "app/layer.h"
 
+#include "app/completed.h"
 #include "app/launch.h"
 #include "app/operands.h"
 #include "app/progress.h"
 #include "app/result.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -21,6 +23,9 @@ typedef struct layer_state {
     int64_t run_count, context_run_count, rows, context_rows;
     void *x, *context, *y;
     lsp_layer_report report;
+    lsp_keeper keeper;
+    char id[LSP_STATE_ID]; /* of the run; "" without checkpoints */
+    bool completed;        /* by another run: nothing is to be done */
 } layer_state;
 
 /* Adds whose limit it was to the library's text, which knows the number only. */
@@ -56,21 +61,57 @@ static lsp_status create_output(layer_state *s)
                              lsp_options_yes(app->options, LSP_KEY_OUTPUT_OVERWRITE), &y, 1, &s->output);
 }
 
+/* Attention is what takes long, and what is saved; a run that goes on projects again. */
+static lsp_status open_keeper(layer_state *s)
+{
+    static const char *const names[LSP_WEIGHT_COUNT] = {
+        "the projection's weights", "its bias",      "the output's weights",
+        "the output's bias",        "the norm of q", "the norm of k"};
+    lsp_layer_input *in = &s->input;
+    const lsp_layer_desc *d = &in->desc;
+    lsp_kept_source sources[2 + LSP_WEIGHT_COUNT] = {{"input.x", &in->x}, {"input.context", &in->context}};
+    for (int i = 0; i < LSP_WEIGHT_COUNT; i++) sources[2 + i] = (lsp_kept_source){names[i], &in->parts[i]};
+    char lines[500];
+    (void)snprintf(lines, sizeof lines,
+                   "a layer = d_model %" PRId64 "\nlayer.rope_base = %.17g\nlayer.rope_pairing = %s\n"
+                   "layer.qk_norm = %s\nlayer.qk_norm_eps = %.17g\n",
+                   d->d_model, d->rope_base, d->rope_pairing == LSP_ROPE_HALF ? "half" : "interleaved",
+                   d->qk_norm ? "yes" : "no", d->qk_norm_eps);
+    const lsp_kept kept = {lines, sources, 2 + LSP_WEIGHT_COUNT, &in->desc.attention.isa};
+    return lsp_keeper_open_kept(s->app, &kept, lsp_method_can_rest(d->attention.method), &s->keeper);
+}
+
+/* The plan stands. */
+static lsp_status look_for_result(layer_state *s)
+{
+    lsp_context *ctx = s->app->ctx;
+    if (!s->keeper.base) return LSP_OK;
+    char *marks = lsp_completed_marks(&s->keeper);
+    lsp_status status = marks ? lsp_checkpoint_id(lsp_layer_attention(s->layer), marks, s->id)
+                              : lsp_context_fail(ctx, LSP_ERR_LIMIT, "no memory for the marks of a run");
+    lsp_memory_free(marks);
+    status = lsp_context_agree(ctx, status);
+    return status == LSP_OK ? lsp_completed_take(&s->keeper, s->id, &s->completed) : status;
+}
+
 /* Everything that can be refused before time is spent. */
 static lsp_status prepare(layer_state *s)
 {
     lsp_app *app = s->app;
     lsp_layer_report *report = &s->report;
     double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_app_require(app, LSP_KEY_OUTPUT_FILE);
     if (status == LSP_OK) status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_layer_input_open(app, &s->input);
+    if (status == LSP_OK) status = open_keeper(s);
     if (status != LSP_OK) return status;
     s->input.desc.attention.memory_limit = lsp_launch_memory_limit(app, &report->memory_source);
     s->input.desc.attention.keep_values = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS) > 0;
     status = lsp_layer_create(app->ctx, &s->input.desc, &s->input.weights, &s->layer);
     if (status == LSP_ERR_LIMIT) status = name_limit(s);
-    if (status != LSP_OK) return status;
+    if (status == LSP_OK) status = look_for_result(s);
+    if (status != LSP_OK || s->completed) return status;
     const lsp_attention *plan = lsp_layer_attention(s->layer);
     report->estimate = lsp_attention_get_estimate(plan);
     report->isa = lsp_attention_get_isa(plan);
@@ -101,6 +142,8 @@ static lsp_status read_rows(layer_state *s)
     double begin = lsp_clock();
     size_t columns = (size_t)desc->d_model;
     lsp_status status = LSP_OK;
+    void *out = NULL;
+    lsp_watchdog_phase("read", false);
     s->runs = take_runs(s, LSP_LAYER_X, &s->run_count, &s->rows);
     s->context_runs = take_runs(s, LSP_LAYER_CONTEXT, &s->context_run_count, &s->context_rows);
     if (!s->runs || !s->context_runs)
@@ -116,6 +159,8 @@ static lsp_status read_rows(layer_state *s)
     if (status == LSP_OK && desc->cross)
         status = lsp_operands_read_source(app, &in->context, s->context_runs, s->context_run_count, NULL,
                                           s->context, &in->nonfinite);
+    lsp_attention *plan = lsp_layer_state(s->layer, &out);
+    if (status == LSP_OK) status = lsp_keeper_attach(&s->keeper, plan, out);
     s->report.seconds[LSP_LAYER_READ] += lsp_clock() - begin;
     return status;
 }
@@ -140,6 +185,7 @@ static lsp_status compute(layer_state *s)
     if (status != LSP_OK) return status;
     lsp_progress_start(s->app, report->flops, &progress);
     lsp_layer_set_progress(s->layer, lsp_progress_update, &progress);
+    lsp_watchdog_phase("compute", false); /* projections do not tell their progress */
     status = lsp_layer_execute(s->layer, s->x, s->input.desc.cross ? s->context : NULL, s->y, &stats);
     lsp_layer_set_progress(s->layer, NULL, NULL);
     lsp_progress_end(&progress);
@@ -181,6 +227,7 @@ static lsp_status verify(layer_state *s)
     lsp_app *app = s->app;
     lsp_layer_report *report = &s->report;
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
+    lsp_watchdog_phase("verify", false);
     double begin = lsp_clock(), tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE);
     lsp_status status = LSP_OK;
     if (rows > 0) {
@@ -219,8 +266,10 @@ static lsp_status describe(layer_state *s)
 static lsp_status write_output(layer_state *s)
 {
     double begin = lsp_clock();
+    lsp_watchdog_phase("write", false);
     lsp_status status = lsp_output_write(s->output, 0, s->runs, s->run_count, s->y);
     if (status == LSP_OK) status = describe(s);
+    if (status == LSP_OK) status = lsp_completed_sign(s->output, s->id);
     if (status == LSP_OK) status = lsp_output_checksum(s->output, 0, &s->report.checksum);
     if (status == LSP_OK) status = lsp_output_commit(&s->output);
     if (status == LSP_OK) s->report.output = lsp_options_text(s->app->options, LSP_KEY_OUTPUT_FILE);
@@ -246,24 +295,34 @@ static lsp_status report_run(layer_state *s)
                             v->worst[2], v->worst[0], v->max_rel_err, v->tolerance);
 }
 
+static lsp_status make_result(layer_state *s)
+{
+    lsp_status status = read_rows(s);
+    if (status == LSP_OK) status = compute(s);
+    if (status == LSP_OK) status = verify(s);
+    bool failed = s->report.verified && !s->report.verify.passed;
+    return status == LSP_OK && !failed ? write_output(s) : status;
+}
+
 lsp_status lsp_layer_run(lsp_app *app)
 {
     layer_state s = {.app = app};
     s.report.input = &s.input;
+    s.report.keeper = &s.keeper;
     lsp_status status = prepare(&s);
-    if (status == LSP_OK) status = read_rows(&s);
-    if (status == LSP_OK) status = compute(&s);
-    if (status == LSP_OK) status = verify(&s);
-    bool failed = s.report.verified && !s.report.verify.passed;
-    if (status == LSP_OK && !failed) status = write_output(&s);
+    bool goes_on = status == LSP_OK && !s.completed;
+    if (goes_on) status = make_result(&s);
     if (s.output) (void)lsp_output_discard(&s.output);
-    if (status == LSP_OK) status = report_run(&s);
+    /* Also after a failed verification: what it was computed from is not to be gone on from. */
+    if (goes_on && status == LSP_OK) status = lsp_keeper_finish(&s.keeper);
+    if (goes_on && status == LSP_OK) status = report_run(&s);
     lsp_memory_free(s.x);
     lsp_memory_free(s.context);
     lsp_memory_free(s.y);
     lsp_memory_free(s.runs);
     lsp_memory_free(s.context_runs);
     (void)lsp_layer_destroy(&s.layer);
+    lsp_keeper_close(&s.keeper);
     lsp_layer_input_close(&s.input);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef LSP_APP_LAYER_H
 #define LSP_APP_LAYER_H
 
+#include "app/checkpoint.h"
 #include "app/report.h"
 
 /* Datasets of the weights; the biases and norms may be missing. */
@@ -58,6 +59,7 @@ typedef enum lsp_layer_phase {
 
 typedef struct lsp_layer_report {
     const lsp_layer_input *input;
+    const lsp_keeper *keeper;
     const char *output; /* file, or NULL */
     lsp_estimate estimate;
     lsp_isa isa;

@@ -24,7 +24,8 @@ void lsp_layer_report_collect(lsp_app *app, lsp_layer_report *report)
     report->empty_rows = lsp_collect_sum_i64(app, report->empty_rows);
     report->rss_max = lsp_collect_max_i64(app, lsp_memory_peak());
     double compute = report->phases[LSP_LAYER_COMPUTE].max, project = report->phases[LSP_LAYER_PROJECT].max;
-    report->gflops = compute > 0 ? report->flops / compute * 1e-9 : 0;
+    double flops = report->flops * (1 - report->keeper->first.done); /* of this run */
+    report->gflops = compute > 0 ? flops / compute * 1e-9 : 0;
     report->project_gflops = project > 0 ? report->project_flops / project * 1e-9 : 0;
     report->efficiency = report->peak_gflops > 0 ? report->gflops / report->peak_gflops : 0;
 }
@@ -80,6 +81,7 @@ static void print_result(const lsp_layer_report *r)
             r->end_to_end ? "from x and the weights to y" : "projections and attention each on its own",
             r->verify.max_rel_err, r->verify.tolerance);
     lsp_certificate_print(&r->certificate);
+    lsp_keeper_print(r->keeper);
     if (r->output) (void)printf("  output   %s: /y xxh64 %016" PRIx64 "\n", r->output, r->checksum);
 }
 
@@ -132,6 +134,7 @@ cJSON *lsp_layer_report_json(const lsp_app *app, const lsp_layer_report *r)
     if (r->verified)
         (void)cJSON_AddBoolToObject(cJSON_GetObjectItem(object, "verify"), "end_to_end", r->end_to_end);
     lsp_certificate_add_json(object, &r->certificate);
+    lsp_keeper_add_json(object, r->keeper);
     lsp_json_add_output(object, r->output, r->checksum);
     return object;
 }

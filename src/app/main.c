@@ -112,7 +112,7 @@ static lsp_status run_command(lsp_app *app, int argc, char **argv)
         return end_without_context(app, rank, &error);
     }
     lsp_launch_warn_oversubscribed(app);
-    if (app->command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD)) lsp_watchdog_start(app);
+    if (app->command->uses & lsp_option_get(LSP_KEY_CHECKPOINT_WATCHDOG)->commands) lsp_watchdog_start(app);
     status = app->command->run(app);
     if (status == LSP_OK)
         status = lsp_context_agree(app->ctx, LSP_OK); /* MPI may have failed in closing files */
@@ -130,7 +130,9 @@ int main(int argc, char **argv)
     lsp_json_prepare();
     /* A signal may come as soon as the program runs. */
     const lsp_command *command = argc > 1 ? lsp_command_find(argv[1]) : NULL;
-    if (command && (command->uses & (LSP_FOR_ATTEND | LSP_FOR_SVD))) lsp_keeper_listen();
+    unsigned listen = lsp_option_get(LSP_KEY_CHECKPOINT_FILE)->commands |
+                      LSP_FOR_MAP; /* a map keeps nothing, but cleans up */
+    if (command && (command->uses & listen)) lsp_keeper_listen();
     (void)signal(SIGXFSZ, SIG_IGN); /* a write beyond the file-size limit then fails like any other */
     lsp_app app = {.comm = MPI_COMM_NULL};
     int provided = 0;

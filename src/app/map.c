@@ -1,8 +1,10 @@
 /* longspan map: what each head attends to. SPDX-License-Identifier: BSD-3-Clause */
 #include "app/map.h"
 
+#include "app/checkpoint.h"
 #include "app/launch.h"
 #include "app/progress.h"
+#include "app/watchdog.h"
 #include "base/clock.h"
 #include "base/memory.h"
 
@@ -42,6 +44,7 @@ static lsp_status prepare(lsp_map_job *job)
 {
     lsp_app *app = job->app;
     double begin = lsp_clock();
+    lsp_watchdog_phase("open", false);
     lsp_status status = lsp_json_probe(app);
     if (status == LSP_OK) status = lsp_map_probe(app);
     if (status == LSP_OK) status = lsp_map_input_open(job);
@@ -83,8 +86,11 @@ static lsp_status compute(lsp_map_job *job)
 {
     lsp_attention_stats stats = {0};
     lsp_progress progress;
+    const lsp_pause pause = lsp_keeper_ending(job->app);
     lsp_status status = measure_peak(job);
+    if (status == LSP_OK) status = lsp_map_set_pause(job->map, &pause);
     if (status != LSP_OK) return status;
+    lsp_watchdog_phase("compute", false); /* sums over ranks do not tell their progress */
     lsp_progress_start(job->app, job->flops, &progress);
     lsp_map_set_progress(job->map, lsp_progress_update, &progress);
     double begin = lsp_clock();
@@ -108,6 +114,7 @@ static lsp_status verify(lsp_map_job *job)
     int64_t rows = lsp_options_int(app->options, LSP_KEY_VERIFY_ROWS);
     double tolerance = lsp_options_real(app->options, LSP_KEY_VERIFY_TOLERANCE), begin = lsp_clock();
     if (rows == 0) return LSP_OK;
+    lsp_watchdog_phase("verify", false);
     lsp_status status = lsp_map_verify(job->map, job->q, job->k, rows, 0, tolerance, &job->check);
     job->verified = status == LSP_OK;
     job->seconds[LSP_PHASE_VERIFY] = lsp_clock() - begin;
@@ -164,11 +171,13 @@ lsp_status lsp_map_run(lsp_app *app)
 {
     lsp_map_job job = {.app = app};
     lsp_status status = prepare(&job);
+    lsp_watchdog_phase("read", false);
     if (status == LSP_OK) status = lsp_map_input_read(&job);
     if (status == LSP_OK) status = compute(&job);
     if (status == LSP_OK) status = verify(&job);
     bool failed = job.verified && !job.check.passed;
     double begin = lsp_clock();
+    lsp_watchdog_phase("write", false);
     if (status == LSP_OK && !failed) status = lsp_map_draw(&job);
     if (status == LSP_OK && !failed) status = lsp_map_output_write(&job);
     job.seconds[LSP_PHASE_WRITE] += lsp_clock() - begin;

@@ -19,6 +19,8 @@
 #define ALL                                                                                                  \
     (LSP_FOR_ATTEND | LSP_FOR_GENERATE | LSP_FOR_VERIFY | LSP_FOR_MERGE | LSP_FOR_PLAN | LSP_FOR_BENCH |     \
      LSP_FOR_SVD | LSP_FOR_COMPARE | LSP_FOR_LAYER | LSP_FOR_IMPORT | LSP_FOR_MAP)
+#define SAVES   (LSP_FOR_ATTEND | LSP_FOR_SVD | LSP_FOR_LAYER | LSP_FOR_COMPARE)
+#define WATCHED (ALL & ~(unsigned)LSP_FOR_PLAN)
 #define REPORTS (ALL | LSP_FOR_SCALING)
 
 static const lsp_option registry[LSP_KEY_COUNT] = {
@@ -141,21 +143,20 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                        LSP_FOR_LAYER | LSP_FOR_MAP,
                                    "NaN or Inf in the input"},
     [LSP_KEY_CHECKPOINT_FILE] =
-        {"checkpoint", "file", LSP_OPTION_PATH, "auto", NULL, 0, 0, LSP_FOR_ATTEND | LSP_FOR_SVD,
-         "file to save the state in (auto: output.file with .checkpoint added; none)"},
+        {"checkpoint", "file", LSP_OPTION_PATH, "auto", NULL, 0, 0, SAVES,
+         "file to save the state in (auto: output.file, for compare report.json, with .checkpoint added; "
+         "none)"},
     [LSP_KEY_CHECKPOINT_EVERY_SECONDS] = {"checkpoint", "every_seconds", LSP_OPTION_REAL, "0", NULL, 0, 1e9,
-                                          LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                          SAVES,
                                           "between two checkpoints; 0: only on USR1, TERM and before the "
                                           "job's time limit"},
     [LSP_KEY_CHECKPOINT_RESUME] = {"checkpoint", "resume", LSP_OPTION_CHOICE, "auto", "auto|yes|no", 0, 0,
-                                   LSP_FOR_ATTEND | LSP_FOR_SVD,
-                                   "go on from a checkpoint (auto: when there is one)"},
-    [LSP_KEY_CHECKPOINT_MARGIN] = {"checkpoint", "margin", LSP_OPTION_REAL, "120", NULL, 0, 1e9,
-                                   LSP_FOR_ATTEND | LSP_FOR_SVD,
+                                   SAVES, "go on from a checkpoint (auto: when there is one)"},
+    [LSP_KEY_CHECKPOINT_MARGIN] = {"checkpoint", "margin", LSP_OPTION_REAL, "120", NULL, 0, 1e9, SAVES,
                                    "seconds before the end of a Slurm job at which to save and stop, at "
                                    "most a fifth of what is left of it at the start"},
     [LSP_KEY_CHECKPOINT_WATCHDOG] =
-        {"checkpoint", "watchdog", LSP_OPTION_REAL, "600", NULL, 0, 1e9, LSP_FOR_ATTEND | LSP_FOR_SVD,
+        {"checkpoint", "watchdog", LSP_OPTION_REAL, "600", NULL, 0, 1e9, WATCHED,
          "seconds without progress of a rank after which the run is ended; 0: never"},
     [LSP_KEY_VERIFY_ROWS] = {"verify", "rows", LSP_OPTION_INT, "16", NULL, 0, 1e6,
                              LSP_FOR_ATTEND | LSP_FOR_PLAN | LSP_FOR_VERIFY | LSP_FOR_BENCH | LSP_FOR_SVD |

@@ -262,7 +262,7 @@ static lsp_status run_head(lsp_svd_job *job, lsp_svd_head *head, lsp_progress *p
 {
     head_work w = {.op = NULL};
     lsp_status status = LSP_OK;
-    if (job->done > 0) status = lsp_keeper_turn(&job->keeper, &job->input, job->done);
+    if (job->done > 0) status = lsp_keeper_turn(&job->keeper, job->done);
     if (status == LSP_OK) status = open_head(job, head, &w);
     if (status == LSP_OK && job->done == 0) status = name_run(job, w.op);
     if (status == LSP_OK) status = read_head(job, head, &w);

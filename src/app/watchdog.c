@@ -40,7 +40,7 @@ typedef struct watch {
     double freshest; /* when any rank did, as far as is known */
     double heard;    /* of the rank before; 0: never */
     int64_t beats, bytes;
-    double cpu;
+    double cpu; /* seconds, when it last came on */
     const char *phase;
     bool waits;         /* for others, when it did not come on for some time */
     lsp_wire_news last; /* of the rank before */
@@ -70,8 +70,8 @@ static double cpu_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* A look at the main thread; `step` seconds after the one before. */
-static void look(watch *w, double now, double step)
+/* A look at the main thread. Processor time counts since it came on last: a process may get little of a busy machine. */
+static void look(watch *w, double now)
 {
     enum { LEAST_BYTES = 4096 };
     int64_t beats = atomic_load(&dog.beats), bytes = bytes_moved();
@@ -81,15 +81,15 @@ static void look(watch *w, double now, double step)
     bool moved = beats != w->beats || phase != w->phase || (!beating && bytes - w->bytes >= LEAST_BYTES);
     if (!moved && now - w->moved > dog.limit / 2) {
         w->waits = lsp_stack_waits();
-        moved = !w->waits && !beating && cpu - w->cpu > step / 4;
+        moved = !w->waits && !beating && cpu - w->cpu > dog.limit / 20;
     }
     if (moved) {
         w->moved = w->freshest = now;
+        w->cpu = cpu;
         w->waits = false;
     }
     w->beats = beats;
     w->bytes = bytes;
-    w->cpu = cpu;
     w->phase = phase;
 }
 
@@ -213,7 +213,7 @@ static void *keep_watch(void *user)
             w.moved = w.freshest = now;
             if (w.heard > 0) w.heard = now;
         }
-        look(&w, now, slept);
+        look(&w, now);
         if (dog.ranks > 1) {
             hear(&w, now, before);
             tell(&w, now, tick);
@@ -223,6 +223,32 @@ static void *keep_watch(void *user)
     }
     tell(&w, lsp_clock(), 0);
     return NULL;
+}
+
+/* For tests: at the first begin of a phase LONGSPAN_TEST_STALL=RANK:PHASE:SECONDS sleeps, and SECONDS = 0 waits for ranks that
+ * never come, so that all do. With :FILE at its end it makes that file first, and sleeps as long as it is there. */
+static void stall(const char *phase)
+{
+    const char *text = getenv("LONGSPAN_TEST_STALL");
+    static bool stalled;
+    int rank = -1;
+    double seconds = -1;
+    char name[40] = "", file[256] = "";
+    if (stalled || !text || sscanf(text, "%d:%39[^:]:%lf:%255s", &rank, name, &seconds, file) < 3) return;
+    if (rank != dog.rank || strcmp(name, phase) != 0) return;
+    stalled = true;
+    if (seconds == 0) (void)MPI_Barrier(dog.comm);
+    FILE *stream = *file ? fopen(file, "w") : NULL;
+    if (stream) (void)fclose(stream);
+    for (double end = lsp_clock() + seconds; lsp_clock() < end && (!*file || access(file, F_OK) == 0);)
+        (void)usleep(10000);
+}
+
+void lsp_watchdog_phase(const char *name, bool beats)
+{
+    atomic_store(&dog.beating, beats);
+    atomic_store(&dog.phase, name);
+    stall(name);
 }
 
 void lsp_watchdog_start(lsp_app *app)
@@ -245,27 +271,7 @@ void lsp_watchdog_start(lsp_app *app)
     if (!dog.running)
         (void)fprintf(stderr, "longspan: warning: rank %d has no watchdog: no thread or socket for it\n",
                       dog.rank);
-}
-
-/* For tests: at the begin of a phase LONGSPAN_TEST_STALL=RANK:PHASE:SECONDS sleeps, and SECONDS = 0 waits for ranks that
- * never come, so that all do. */
-static void stall(const char *phase)
-{
-    const char *text = getenv("LONGSPAN_TEST_STALL");
-    int rank = -1;
-    double seconds = -1;
-    char name[40] = "";
-    if (!text || sscanf(text, "%d:%39[^:]:%lf", &rank, name, &seconds) != 3) return;
-    if (rank != dog.rank || strcmp(name, phase) != 0) return;
-    if (seconds == 0) (void)MPI_Barrier(dog.comm);
-    for (double end = lsp_clock() + seconds; lsp_clock() < end;) (void)usleep(10000);
-}
-
-void lsp_watchdog_phase(const char *name, bool beats)
-{
-    atomic_store(&dog.beating, beats);
-    atomic_store(&dog.phase, name);
-    stall(name);
+    lsp_watchdog_phase(app->command->name, false); /* the whole of it, where there are no others */
 }
 
 void lsp_watchdog_beat(void)

@@ -32,6 +32,7 @@ const char *lsp_status_name(lsp_status status)
     case LSP_ERR_FILE: return "file";
     case LSP_ERR_RANK: return "rank";
     case LSP_INTERRUPTED: return "interrupted";
+    case LSP_TERMINATED: return "terminated";
     }
     return "unknown";
 }

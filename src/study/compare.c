@@ -3,28 +3,14 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "comm/exchange.h"
+#include "method/attention.h"
 #include "study/compare_certificate.h"
-#include "study/compare_rows.h"
+#include "study/compare_inside.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct lsp_compare {
-    lsp_context *ctx;
-    lsp_attention_desc desc; /* exact; ends filled in */
-    lsp_compare_options options;
-    lsp_attention *plan; /* exact, until it was executed */
-    lsp_estimate estimate;
-    lsp_run *query_runs, *key_runs; /* of exact */
-    int64_t query_run_count, key_run_count, query_rows, key_rows;
-    const void *q, *k, *v; /* the caller's */
-    lsp_compare_rows rows;
-    lsp_progress_fn progress;
-    void *user;
-    int64_t execution; /* of the running call */
-};
 
 lsp_compare_options lsp_compare_defaults(void)
 {
@@ -124,7 +110,8 @@ static lsp_status keep_runs(lsp_compare *c)
     (void)lsp_attention_runs(c->plan, LSP_KEYS, &keys, &c->key_run_count, &c->key_rows);
     c->query_runs = copy_runs(queries, c->query_run_count);
     c->key_runs = copy_runs(keys, c->key_run_count);
-    if (c->query_runs && c->key_runs) return lsp_compare_rows_make(c->ctx, &c->desc, &c->rows);
+    if (c->query_runs && c->key_runs && lsp_compare_describe(c))
+        return lsp_compare_rows_make(c->ctx, &c->desc, &c->rows);
     return lsp_context_fail(c->ctx, LSP_ERR_LIMIT, "compare: no memory for the lists of rows");
 }
 
@@ -165,6 +152,7 @@ lsp_status lsp_compare_destroy(lsp_compare **compare)
     lsp_compare_rows_free(&c->rows);
     lsp_memory_free(c->query_runs);
     lsp_memory_free(c->key_runs);
+    lsp_memory_free(c->identity);
     lsp_memory_free(c);
     *compare = NULL;
     return LSP_OK;
@@ -184,6 +172,11 @@ void lsp_compare_set_progress(lsp_compare *c, lsp_progress_fn progress, void *us
 {
     c->progress = progress;
     c->user = user;
+}
+
+void lsp_compare_set_pause(lsp_compare *c, const lsp_pause *pause)
+{
+    c->pause = pause ? *pause : (lsp_pause){.want = NULL};
 }
 
 /* ---- one method ---------------------------------------------------------------------------------- */
@@ -278,14 +271,16 @@ static lsp_status measure(lsp_compare *c, work *w, lsp_compare_result *result)
 {
     double seconds[LSP_COMPARE_REPEATS];
     lsp_attention_set_progress(w->plan, tell, c);
-    lsp_status status = LSP_OK;
+    bool rests = c->pause.want && lsp_method_can_rest(w->desc.method);
+    lsp_status status = rests ? lsp_attention_set_pause(w->plan, &c->pause) : LSP_OK;
     for (c->execution = 0; status == LSP_OK && c->execution < c->options.repeats; c->execution++) {
         lsp_attention_stats stats = {0};
         status = lsp_context_barrier(c->ctx);
         double begin = lsp_clock();
         if (status == LSP_OK)
             status = lsp_attention_execute(w->plan, w->q, w->k, w->v, w->out, w->lse, &stats);
-        double most[3] = {lsp_clock() - begin, stats.seconds_compute, stats.seconds_gather_exposed};
+        double most[3] = {lsp_clock() - begin - w->plan->pausing.seconds, stats.seconds_compute,
+                          stats.seconds_gather_exposed};
         if (status == LSP_OK) status = lsp_context_max_f64(c->ctx, most, 3);
         if (status == LSP_OK) status = lsp_context_sum_f64(c->ctx, &stats.bytes_received, 1);
         if (status == LSP_OK) status = lsp_context_sum_i64(c->ctx, &stats.empty_rows, 1);

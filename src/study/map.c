@@ -353,6 +353,11 @@ void lsp_map_set_progress(lsp_map *map, lsp_progress_fn progress, void *user)
     lsp_attention_set_progress(map->plan, progress, user);
 }
 
+lsp_status lsp_map_set_pause(lsp_map *map, const lsp_pause *pause)
+{
+    return lsp_attention_set_pause(map->plan, pause);
+}
+
 lsp_status lsp_map_get_head(const lsp_map *map, int64_t batch, int64_t head, lsp_map_head *out)
 {
     const lsp_attention_desc *d = desc_of(map);

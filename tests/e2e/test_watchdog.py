@@ -10,11 +10,19 @@ import signal
 import time
 import unittest
 
+import h5py
 from common import operands, write_input
 from test_kill import Running, send
+from test_layer import make_rows, make_weights
 
 STUCK = 70
 LIMIT = 2  # seconds
+KEYS = {
+    "svd": {"attention__rank": 5},
+    "layer": {"layer__heads": 2},
+    "generate": {"shape__n": 100, "shape__d_k": 8},
+    "compare": {"attention__topk": 9, "attention__rank": 5},
+}
 
 
 class Watchdog(Running):
@@ -22,6 +30,10 @@ class Watchdog(Running):
         super().setUp()
         q, k, v = operands((2, 2500, 32), (1, 5003, 32), 24, seed=6)
         write_input(self.source, q, k, v)
+        with h5py.File(self.source, "r+") as file:
+            file["x"] = make_rows((1501, 16)).astype("<f4")
+            for name, x in make_weights(16, 2, 2, 8).items():
+                file[name] = x.astype("<f4")
 
     def expect_verdict(self, result, *words):
         code, told = result
@@ -48,11 +60,16 @@ class Watchdog(Running):
             ("attend", 2, "compute"),
             ("attend", 0, "read"),
             ("svd", 1, "compute"),
+            ("layer", 2, "compute"),
+            ("map", 1, "compute"),
+            ("compare", 0, "topk"),
+            ("compare", 1, "lowrank"),
+            ("verify", 1, "verify"),
+            ("generate", 2, "generate"),
         ):
             with self.subTest(command=command, rank=rank, phase=phase):
                 env = {"LONGSPAN_TEST_STALL": f"{rank}:{phase}:60"}
-                changes = {"attention__rank": 5} if command == "svd" else {}
-                process = self.start(3, env=env, command=command, checkpoint__watchdog=LIMIT, **changes)
+                process = self.start(3, env=env, command=command, checkpoint__watchdog=LIMIT, **KEYS.get(command, {}))
                 self.expect_verdict(self.end(process), f"rank {rank} made no progress", f"in phase '{phase}'")
 
     def test_a_rank_that_is_stopped(self):
@@ -88,6 +105,15 @@ class Watchdog(Running):
         code, told = self.end(process)
         self.assertEqual(code, 0, told)
         self.expect_result(sums)
+
+    def test_a_healthy_run_is_left_alone(self):
+        """Computing, reading and writing are signs of life."""
+        for command in ("compare", "layer", "map"):
+            with self.subTest(command=command):
+                code, told = self.end(self.start(2, command=command, checkpoint__watchdog=LIMIT, **KEYS.get(command, {})))
+                self.assertEqual(code, 0, told)
+                if os.path.exists(self.output):
+                    os.remove(self.output)
 
     def test_it_can_be_switched_off(self):
         sums = self.run_whole()

@@ -224,6 +224,47 @@ class Slurm(unittest.TestCase):
         self.assertIn("life 2", log(job))
         self.assertFalse([name for name in os.listdir(FOLDER) if name.startswith("requeue.h5.")])
 
+    def test_requeue_of_a_layer(self):
+        """The same of a layer, on other nodes than it began on."""
+        random = np.random.default_rng(8)
+        source = os.path.join(FOLDER, "layer-input.h5")
+        with h5py.File(self.slow) as file, h5py.File(source, "w") as to:
+            to["x"] = random.standard_normal((file["q"].shape[0], 64)).astype("<f4")
+            to["qkv_proj.weight"] = (random.standard_normal((192, 64)) / 8).astype("<f4")
+            to["out_proj.weight"] = (random.standard_normal((64, 64)) / 8).astype("<f4")
+        deck = self.slow_deck("layer", source, layer__heads=1)
+        sums = []
+        for stop in (True, False):
+            job = submit("layer.sbatch", deck, nodes=2)
+            if stop:
+                self.started(job, 2)
+                time.sleep(2)
+                call("scancel", "-s", "USR1", job)
+                until(lambda: show(job)["Restarts"] == "1", "requeue", 60, job)
+            self.completed(job)
+            self.assertEqual("life 2" in log(job), stop)
+            with h5py.File(self.output) as file:
+                sums.append(common.text(file["y"].attrs["xxh64"]))
+            os.remove(self.output)
+        self.assertEqual(sums[0], sums[1])
+
+    def test_requeue_of_a_comparison(self):
+        """A signal in the second method: the first is kept, and the table is whole after the second life."""
+        deck = self.slow_deck("several", attention__block_size="1000", compare__repeats=1)
+        job = submit("compare.sbatch", deck, "--attention.topk=64", nodes=2)
+        self.started(job, 2)
+        report = os.path.join(FOLDER, "several.json")
+        time.sleep(2)
+        call("scancel", "-s", "USR1", job)  # in the first: it goes on to the end of that
+        until(lambda: show(job)["Restarts"] == "1", "requeue", 120, job)
+        self.completed(job)
+        with open(report, encoding="utf-8") as file:
+            told = json.load(file)
+        self.assertEqual([one["name"] for one in told["methods"]], ["exact", "block 1000", "topk 64"])
+        self.assertTrue(told["checkpoint"]["resumed"])
+        self.assertIn("no method is finished since the start", log(job))
+        self.assertFalse(os.path.exists(report + ".checkpoint"))
+
     def test_limit(self):
         """The job's time is over before its work is: it goes on in a second life, or a third."""
         source = self.rows_for(LIMIT_SECONDS, "limit-input.h5")
