@@ -43,7 +43,13 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     row_group group;
     tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
-    for (int64_t row = 0; row < rows->rows; row++) {
+    int64_t row = 0, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
+    for (; row < plain; row += ROW_TILE) {
+        row_group_plain(&group, shape, tile, rows, row);
+        row_group_ask(&group, shape, &ahead, rows, row + ROW_TILE);
+        row_group_advance(&group, shape, rule, tile);
+    }
+    for (; row < rows->rows; row++) {
         row_group_add(&group, shape, tile, rule, rows, row);
         if (group.rows < ROW_TILE) continue;
         row_group_ask(&group, shape, &ahead, rows, row + 1);
