@@ -18,12 +18,12 @@
 #include "kernel/tile_transpose.h"
 #include "kernel/tile_values.h"
 
-/* The tile height depends on widths and type alone: a packed tile of K and V stays within 1 MB up to the
- * second step. */
+/* The tile height depends on widths and type alone: two packed tiles of K and V, this one and the next, take half of a
+ * second-level cache of 2 MiB up to the first step. */
 static lsp_tile_shape shape_for(int64_t d_k, int64_t d_v)
 {
     int64_t bytes = (d_k + d_v) * (int64_t)sizeof(real);
-    int64_t tile_keys = bytes <= 2048 ? TILE_KEYS_MOST : bytes <= 4096 ? 256 : 128;
+    int64_t tile_keys = bytes <= 1024 ? TILE_KEYS_MOST : bytes <= 4096 ? 256 : 128;
     return (lsp_tile_shape){
         d_k, d_v, tile_keys, STRIP_KEYS, lsp_round_up(d_k, PAIR), lsp_round_up(d_v, SUM_LANES)};
 }
