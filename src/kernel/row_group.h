@@ -122,7 +122,8 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
 INLINE bool row_begins(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm)
 {
     const double most = REAL_BITS == 32 ? 24 : 100;
-    return (score_bound(tile, rule, q_norm) <= most) & row_keeps(tile, rule, q_norm, (real)0);
+    const bool keeps = row_keeps(tile, rule, q_norm, (real)0);
+    return keeps & (score_bound(tile, rule, q_norm) <= most);
 }
 
 /* Adds row `row` to the group, unless it does not see the tile. */
