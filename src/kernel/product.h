@@ -40,8 +40,8 @@ INLINE void product_add(const int rows, const int cols, int64_t depth, const uni
     UNROLL
     for (int r = 0; r < rows; r++) row[r] = a[r];
     if (!SWAP) {
-        _Pragma("GCC unroll 4") for (int64_t i = 0; i < depth; i++, b += stride)
-            product_step(rows, cols, row, i, b, acc);
+        UNROLL_BY_4
+        for (int64_t i = 0; i < depth; i++, b += stride) product_step(rows, cols, row, i, b, acc);
         return;
     }
     for (int64_t i = 0; i < depth; i += 2, b += 2 * stride) {

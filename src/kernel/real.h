@@ -28,6 +28,13 @@ enum { STRIP_KEYS = 32, SUM_LANES = 8 };
 /* Loops over registers must be unrolled, and functions that take register arrays inlined, in every
  * build: arrays of vectors live in registers only then. */
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#ifdef __clang__ /* which disregards gcc's words without one of its own; loops that end early are for it to leave */
+#    define UNROLL      _Pragma("clang loop unroll(full)")
+#    define UNROLL_BY_4 _Pragma("clang loop unroll_count(4)")
+#    pragma clang diagnostic ignored "-Wpass-failed"
+#else
+#    define UNROLL      _Pragma("GCC unroll 16")
+#    define UNROLL_BY_4 _Pragma("GCC unroll 4")
+#endif
 
 #endif

@@ -86,8 +86,8 @@ INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, doub
     const double above = BRAIN ? 24 : REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
     const double v_limit = REAL_BITS == 32 ? 0x1p32 : 0x1p300;
     double bound = score_bound(tile, rule, q_norm);
-    return rule->softcap == 0 && rule->slope == 0 && tile->v_max <= v_limit && bound - (double)max <= above &&
-           bound + (double)max <= range;
+    return (rule->softcap == 0) & (rule->slope == 0) & (tile->v_max <= v_limit) &
+           (bound - (double)max <= above) & (bound + (double)max <= range);
 }
 
 /* Adds row `row` to the group, whether or not it may keep its maximum, unless it does not see the tile: then false. */
@@ -122,7 +122,8 @@ INLINE bool row_group_take(row_group *group, const lsp_tile_shape *shape, const 
 INLINE bool row_begins(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm)
 {
     const double most = REAL_BITS == 32 ? 24 : 100;
-    return score_bound(tile, rule, q_norm) <= most && row_keeps(tile, rule, q_norm, (real)0);
+    const bool keeps = row_keeps(tile, rule, q_norm, (real)0);
+    return keeps & (score_bound(tile, rule, q_norm) <= most);
 }
 
 /* Adds row `row` to the group, unless it does not see the tile. */
@@ -135,6 +136,50 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
     if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
     group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
     group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || BRAIN || *group->max[r] == (real)0);
+}
+
+/* Whether all rows see all of the tile, with maxima of 0 that may stay; those that have met no key get theirs here. Asked
+ * for a group at a time, this keeps the products waiting; hence also loops without branches. */
+static bool rows_plain(const lsp_tile_shape *shape, const lsp_key_tile *tile, const lsp_score_rule *rule,
+                       const lsp_query_rows *rows)
+{
+    if (rows->rows < ROW_TILE) return false;
+    const int64_t count = rows->rows, first = tile->first, end = first + shape->tile_keys;
+    real *max = rows->max;
+    const bool fresh = max[0] == -(real)INFINITY;
+    const real all = fresh ? -(real)INFINITY : (real)0;
+    int64_t others = 0;
+    for (int64_t row = 0; row < count; row++)
+        others |= (rows->sight[row].begin > first) | (rows->sight[row].end < end);
+    for (int64_t row = 0; row < count; row++) others |= max[row] != all;
+    if (others) return false;
+    if (fresh)
+        for (int64_t row = 0; row < count; row++) others |= !row_begins(tile, rule, rows->norm[row]);
+    else
+        for (int64_t row = 0; row < count; row++) others |= !row_keeps(tile, rule, rows->norm[row], (real)0);
+    for (int64_t row = 0; row < count && fresh && !others; row++) max[row] = (real)0;
+    return !others;
+}
+
+/* The group of such rows from `row` on: after the first one only pointers move. Positions matter to slopes alone, with which
+ * no maximum stays. */
+INLINE void row_group_plain(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                            const lsp_query_rows *rows, int64_t row)
+{
+    if (row == 0) {
+        for (int r = 0; r < ROW_TILE; r++) {
+            (void)row_group_take(group, shape, tile, rows, row + r);
+            group->keep[r] = true;
+        }
+        return;
+    }
+    group->rows = ROW_TILE;
+    for (int r = 0; r < ROW_TILE; r++) {
+        group->q[r] += ROW_TILE * (shape->k_depth / UNIT_ELEMENTS);
+        group->out[r] += ROW_TILE * shape->d_v;
+        group->max[r] += ROW_TILE;
+        group->sum[r] += ROW_TILE;
+    }
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */

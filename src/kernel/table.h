@@ -18,12 +18,12 @@
 #include "kernel/tile_transpose.h"
 #include "kernel/tile_values.h"
 
-/* The tile height depends on widths and type alone: a packed tile of K and V stays within 1 MB up to the
- * second step. */
+/* The tile height depends on widths and type alone: two packed tiles of K and V, this one and the next, take half of a
+ * second-level cache of 2 MiB up to the first step. */
 static lsp_tile_shape shape_for(int64_t d_k, int64_t d_v)
 {
     int64_t bytes = (d_k + d_v) * (int64_t)sizeof(real);
-    int64_t tile_keys = bytes <= 2048 ? TILE_KEYS_MOST : bytes <= 4096 ? 256 : 128;
+    int64_t tile_keys = bytes <= 1024 ? TILE_KEYS_MOST : bytes <= 4096 ? 256 : 128;
     return (lsp_tile_shape){
         d_k, d_v, tile_keys, STRIP_KEYS, lsp_round_up(d_k, PAIR), lsp_round_up(d_v, SUM_LANES)};
 }
@@ -55,7 +55,13 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     if (begin == end) return;
     tile_ahead ahead = tile_ahead_start(shape, tile, end - begin);
     row_group_start(&group, shape, scratch);
-    for (int64_t row = begin; row < end; row++) {
+    int64_t row = begin, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
+    for (; row < plain; row += ROW_TILE) {
+        row_group_plain(&group, shape, tile, rows, row);
+        row_group_ask(&group, shape, &ahead, rows, row + ROW_TILE);
+        row_group_advance(&group, shape, rule, tile);
+    }
+    for (; row < end; row++) {
         row_group_add(&group, shape, tile, rule, rows, row);
         if (group.rows < ROW_TILE) continue;
         row_group_ask(&group, shape, &ahead, rows, row + 1);

@@ -52,48 +52,56 @@ INLINE void scores_keep(const int cols, row_group *group, int r, int64_t key, co
     }
 }
 
-/* Sums by lane that a block of a row adds to. */
-enum { SUM_BLOCK = SUM_VECS < COL_TILE ? SUM_VECS : COL_TILE };
+/* Sums by lane of the vectors of a block from `key` on, in registers: in memory each addition would wait for the store of the
+ * one before, and for all that the compiler cannot tell from it. */
+INLINE void sums_load(const row_group *group, int r, int64_t key, vec *sum)
+{
+    UNROLL
+    for (int c = 0; c < COL_TILE && c < SUM_VECS; c++)
+        sum[c] = group->lane_sum[r][key / LANES % SUM_VECS + c];
+}
 
-/* Or, in a fused group, their powers are, and the sums by lane, as softmax_row does it. Sums in between are in registers:
- * those in the group might be what a store of a vector changes. */
+INLINE void sums_store(row_group *group, int r, int64_t key, const vec *sum)
+{
+    UNROLL
+    for (int c = 0; c < COL_TILE && c < SUM_VECS; c++)
+        group->lane_sum[r][key / LANES % SUM_VECS + c] = sum[c];
+}
+
+/* Or, in a fused group, their powers are, and the sums by lane, as softmax_row does it. */
 INLINE void scores_power(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, power[UNIT_ELEMENTS], sum[SUM_BLOCK];
+    vec sum[SUM_VECS], power[UNIT_ELEMENTS];
     real *p = group->p[r] + key / UNIT_ELEMENTS;
     const score_power how = {group->factor, *group->max[r]};
-    UNROLL
-    for (int v = 0; v < SUM_BLOCK; v++) sum[v] = sums[v];
+    sums_load(group, r, key, sum);
     UNROLL
     for (int c = 0; c < COL_TILE; c += UNIT_ELEMENTS) {
         UNROLL
         for (int i = 0; i < UNIT_ELEMENTS; i++) {
             power[i] = softmax_power(true, how, scores[c + i]);
-            sum[(c + i) % SUM_BLOCK] = vec_add(sum[(c + i) % SUM_BLOCK], power[i]);
+            sum[(c + i) % SUM_VECS] = vec_add(sum[(c + i) % SUM_VECS], power[i]);
         }
         vec_store(p + c * LANES / UNIT_ELEMENTS, unit_powers(power));
     }
-    UNROLL
-    for (int v = 0; v < SUM_BLOCK; v++) sums[v] = sum[v];
+    sums_store(group, r, key, sum);
 }
 
 /* Or both: the scores are stored, and of those above the row's limit a bit is set. */
 INLINE void scores_sift(row_group *group, int r, int64_t key, const vec *scores)
 {
-    vec *sums = group->lane_sum[r] + key / LANES % SUM_VECS, limit = vec_set(group->limit[r]), sum[SUM_BLOCK];
+    vec sum[SUM_VECS], limit = vec_set(group->limit[r]);
     real *p = group->p[r] + key;
     hit_lanes *hits = group->hits[r] + key / LANES;
     const score_power how = {group->factor, *group->max[r]};
-    UNROLL
-    for (int v = 0; v < SUM_BLOCK; v++) sum[v] = sums[v];
+    sums_load(group, r, key, sum);
     UNROLL
     for (int c = 0; c < COL_TILE; c++) {
         vec_store(p + c * LANES, scores[c]);
         hits[c] = (hit_lanes)vec_greater(scores[c], limit);
-        sum[c % SUM_BLOCK] = vec_add(sum[c % SUM_BLOCK], softmax_power(true, how, scores[c]));
+        sum[c % SUM_VECS] = vec_add(sum[c % SUM_VECS], softmax_power(true, how, scores[c]));
     }
-    UNROLL
-    for (int v = 0; v < SUM_BLOCK; v++) sums[v] = sum[v];
+    sums_store(group, r, key, sum);
 }
 
 /* What a row group does with scores as they come. */

@@ -13,9 +13,10 @@ static void shapes_depend_on_widths_and_type_alone(void **state)
         const lsp_kernel *f32 = lsp_kernel_get((lsp_isa)isa, LSP_F32),
                          *f64 = lsp_kernel_get((lsp_isa)isa, LSP_F64);
         if (!f32 || !f64) continue;
-        const int64_t widths[] = {64, 256, 257, 512, 513}, keys32[] = {512, 512, 256, 256, 128};
-        const int64_t keys64[] = {512, 256, 128, 128, 128};
-        for (int i = 0; i < 5; i++) {
+        const int64_t widths[] = {64, 65, 128, 129, 256, 257, 512, 513};
+        const int64_t keys32[] = {512, 512, 512, 256, 256, 256, 256, 128};
+        const int64_t keys64[] = {512, 256, 256, 256, 256, 128, 128, 128};
+        for (int i = 0; i < 8; i++) {
             lsp_tile_shape a = f32->shape(widths[i], widths[i]), b = f64->shape(widths[i], widths[i]);
             assert_int_equal(a.tile_keys, keys32[i]);
             assert_int_equal(b.tile_keys, keys64[i]);
