@@ -37,31 +37,37 @@ static void row_group_advance(row_group *group, const lsp_tile_shape *shape, con
     group->rows = 0;
 }
 
-/* Rows [*begin, *end) contain all that see the tile, and mostly no others. */
-static void rows_of_tile(const lsp_tile_shape *shape, const lsp_key_tile *tile, const lsp_query_rows *rows,
-                         int64_t *begin, int64_t *end)
+/* Those of the rows among which are all that see the tile, and mostly no others. */
+static lsp_query_rows rows_of_tile(const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                                   const lsp_query_rows *rows)
 {
-    *begin = 0, *end = rows->rows;
-    while (*begin < *end && rows->sight[*begin].end <= tile->first) ++*begin;
-    while (*begin < *end && rows->sight[*end - 1].begin >= tile->first + shape->tile_keys) --*end;
+    int64_t begin = 0, end = rows->rows;
+    while (begin < end && rows->sight[begin].end <= tile->first) begin++;
+    while (begin < end && rows->sight[end - 1].begin >= tile->first + shape->tile_keys) end--;
+    return (lsp_query_rows){end - begin,
+                            (const unit *)rows->q + begin * (shape->k_depth / UNIT_ELEMENTS),
+                            rows->norm + begin,
+                            rows->sight + begin,
+                            (real *)rows->out + begin * shape->d_v,
+                            (real *)rows->max + begin,
+                            (real *)rows->sum + begin};
 }
 
 static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
-                   const lsp_query_rows *rows, void *scratch)
+                   const lsp_query_rows *all, void *scratch)
 {
     row_group group;
-    int64_t begin, end;
-    rows_of_tile(shape, tile, rows, &begin, &end);
-    if (begin == end) return;
-    tile_ahead ahead = tile_ahead_start(shape, tile, end - begin);
+    const lsp_query_rows some = rows_of_tile(shape, tile, all), *rows = &some;
+    if (rows->rows == 0) return;
+    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
-    int64_t row = begin, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
+    int64_t row = 0, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
     for (; row < plain; row += ROW_TILE) {
         row_group_plain(&group, shape, tile, rows, row);
         row_group_ask(&group, shape, &ahead, rows, row + ROW_TILE);
         row_group_advance(&group, shape, rule, tile);
     }
-    for (; row < end; row++) {
+    for (; row < rows->rows; row++) {
         row_group_add(&group, shape, tile, rule, rows, row);
         if (group.rows < ROW_TILE) continue;
         row_group_ask(&group, shape, &ahead, rows, row + 1);
