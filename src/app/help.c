@@ -42,6 +42,8 @@ void lsp_help_general(void)
         "  5    not enough memory, or a size limit\n"
         "  6    a file cannot be opened, created, read or written\n"
         "  70   a rank or MPI failed\n"
+        "  75   stopped as asked, its state is saved: start it again to go on\n"
+        "  143  ended by SIGTERM, with nothing to go on from\n"
         "\n"
         "Examples:\n"
         "  longspan generate --shape.n=8192 --shape.d_k=64 --output.file=x.h5\n"
