@@ -107,10 +107,10 @@ void lsp_bench_print_notes(const lsp_bench *b)
         fma = fma || b->cells[i].limit == LSP_BENCH_FMA;
     }
     if (fma)
-        (void)printf("  FMA peak: FMAs alone for as long as a repetition, the best of several; share: best "
-                     "beside best; "
-                     "median:\n  of each repetition beside the FMAs around it; burst: beside their best "
-                     "millisecond\n");
+        (void)printf(
+            "  FMA peak: FMAs alone for as long as a repetition, the best of several; share: best "
+            "beside best; median:\n  of each repetition beside the FMAs around it; burst: beside their best "
+            "millisecond\n");
     if (most > uneven)
         (void)printf(
             "  the limits themselves changed by up to %.0f %% from one repetition to the next: something "

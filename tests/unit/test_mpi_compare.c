@@ -1,21 +1,8 @@
 /* The comparison's library calls on several ranks: errors and retained mass against what the methods' own outputs say,
  * row by row in double; the same bits on one rank. SPDX-License-Identifier: BSD-3-Clause */
-#include "mpi_case.h"
-
-#include "attention_case.h"
-
-#include <longspan/longspan.h>
-
-enum { HEADS_MOST = 8 };
-
-static lsp_context *ctx;
+#include "compare_case.h"
 
 /* ---- running ------------------------------------------------------------------------------------- */
-
-typedef struct outcome {
-    lsp_compare_result exact, other;
-    lsp_compare_head exact_heads[HEADS_MOST], heads[HEADS_MOST];
-} outcome;
 
 /* A comparison of exact with the method of `d`, on the ranks of a context. */
 static outcome compare_on(lsp_context *on, const lsp_attention_desc *d)

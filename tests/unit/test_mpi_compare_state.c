@@ -1,20 +1,8 @@
 /* States of comparisons: what is found after going on from one is what is found without stopping.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include "mpi_case.h"
+#include "compare_case.h"
 
-#include "attention_case.h"
-
-#include <longspan/longspan.h>
 #include <unistd.h>
-
-enum { HEADS_MOST = 8 };
-
-static lsp_context *ctx;
-
-typedef struct outcome {
-    lsp_compare_result exact, other;
-    lsp_compare_head exact_heads[HEADS_MOST], heads[HEADS_MOST];
-} outcome;
 
 typedef struct rows_of {
     void *q, *k, *v;
