@@ -12,24 +12,38 @@ enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, HUGE_LEAST = 4 << 20 };
 
 static _Atomic int64_t bytes_now, bytes_most;
 
-/* The size stands in the 64 bytes before the block. */
+/* What stands in the 64 bytes before the memory that the caller sees. */
+typedef struct block_header {
+    void *block;
+    size_t bytes; /* that count */
+} block_header;
+
+static void count_bytes(size_t bytes)
+{
+    int64_t now = atomic_fetch_add(&bytes_now, (int64_t)bytes) + (int64_t)bytes;
+    int64_t most = atomic_load(&bytes_most);
+    while (now > most && !atomic_compare_exchange_weak(&bytes_most, &most, now)) {
+    }
+}
+
+/* Large memory begins with a huge page and asks for such, whole ones alone: reading into fresh 4 KiB pages takes twice as
+ * long as into these, and one more for the last few bytes may have to wait until the system has moved pages about. */
 void *lsp_memory_alloc(int64_t count, size_t size)
 {
     size_t bytes = 0;
     if (count < 0 || !lsp_checked_mul_size((size_t)count, size, &bytes)) return NULL;
     if (bytes > (size_t)INT64_MAX - 2 * HUGE_PAGE) return NULL;
-    /* Large blocks ask for huge pages: reading into fresh 4 KiB pages takes twice as long as into these. */
-    size_t unit = bytes >= HUGE_LEAST ? HUGE_PAGE : ALIGNMENT;
-    size_t whole = (bytes + ALIGNMENT + unit - 1) / unit * unit;
-    char *block = aligned_alloc(unit, whole);
+    const size_t unit = bytes >= HUGE_LEAST ? HUGE_PAGE : ALIGNMENT,
+                 rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    char *block = aligned_alloc(ALIGNMENT, rounded + unit);
     if (!block) return NULL;
-    if (unit == HUGE_PAGE) (void)madvise(block, whole, MADV_HUGEPAGE); /* a wish; 4 KiB pages do as well */
-    memcpy(block, &whole, sizeof whole);
-    int64_t now = atomic_fetch_add(&bytes_now, (int64_t)whole) + (int64_t)whole;
-    int64_t most = atomic_load(&bytes_most);
-    while (now > most && !atomic_compare_exchange_weak(&bytes_most, &most, now)) {
-    }
-    return block + ALIGNMENT;
+    char *pointer = block + unit - (uintptr_t)block % unit;
+    if (unit == HUGE_PAGE) /* a wish; 4 KiB pages do as well */
+        (void)madvise(pointer, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    const block_header header = {block, rounded + ALIGNMENT};
+    memcpy(pointer - ALIGNMENT, &header, sizeof header);
+    count_bytes(header.bytes);
+    return pointer;
 }
 
 void *lsp_memory_zalloc(int64_t count, size_t size)
@@ -42,11 +56,10 @@ void *lsp_memory_zalloc(int64_t count, size_t size)
 void lsp_memory_free(void *pointer)
 {
     if (!pointer) return;
-    char *block = (char *)pointer - ALIGNMENT;
-    size_t whole = 0;
-    memcpy(&whole, block, sizeof whole);
-    atomic_fetch_sub(&bytes_now, (int64_t)whole);
-    free(block);
+    block_header header;
+    memcpy(&header, (char *)pointer - ALIGNMENT, sizeof header);
+    atomic_fetch_sub(&bytes_now, (int64_t)header.bytes);
+    free(header.block);
 }
 
 void lsp_free(void *pointer);
