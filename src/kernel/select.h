@@ -126,6 +126,25 @@ INLINE void rows_ahead_ask(row_group *group, rows_ahead *ahead)
     ahead->at += step;
 }
 
+/* Place r of the group is for row `row`. */
+INLINE void select_place(row_group *group, int64_t *index, const lsp_tile_shape *shape, int number,
+                         const score_room *room, int r, int64_t row)
+{
+    index[r] = row;
+    group->p[r] = room->scores + row * room->stride + number * shape->tile_keys;
+    group->limit[r] = room->limit[row];
+}
+
+/* What the group's products ask for: a share of the next tile, and of candidates. */
+INLINE void select_ask(row_group *group, tile_ahead *ahead, rows_ahead *next)
+{
+    rows_ahead_ask(group, next);
+    const int64_t left = ahead->k_bytes - ahead->k_at, step = lsp_min(ahead->k_step, left), half = step / 2;
+    group_ahead_set(&group->ahead, 2, ahead->k + ahead->k_at, half);
+    group_ahead_set(&group->ahead, 3, ahead->k + ahead->k_at + half, step - half);
+    ahead->k_at += step;
+}
+
 static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
                         const lsp_key_tile *tile, int number, const lsp_query_rows *rows,
                         const score_room *room, rows_ahead *next)
@@ -137,17 +156,19 @@ static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp
     states.out = states.max;
     int64_t index[ROW_TILE];
     tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
-    for (int64_t row = 0; row < rows->rows; row++) {
+    int64_t row = 0, plain = rows_plain(&narrow, tile, rule, &states) ? rows->rows / ROW_TILE * ROW_TILE : 0;
+    for (; row < plain; row += ROW_TILE) {
+        row_group_plain(group, &narrow, tile, &states, row);
+        for (int r = 0; r < ROW_TILE; r++) select_place(group, index, shape, number, room, r, row + r);
+        select_ask(group, &ahead, next);
+        select_advance(group, index, shape, rule, tile, number, room);
+    }
+    for (; row < rows->rows; row++) {
         int before = group->rows;
         row_group_add(group, &narrow, tile, rule, &states, row);
-        if (group->rows > before) {
-            index[before] = row;
-            group->p[before] = room->scores + row * room->stride + number * shape->tile_keys;
-            group->limit[before] = room->limit[row];
-        }
+        if (group->rows > before) select_place(group, index, shape, number, room, before, row);
         if (group->rows < ROW_TILE) continue;
-        tile_ahead_prefetch(&ahead);
-        rows_ahead_ask(group, next);
+        select_ask(group, &ahead, next);
         select_advance(group, index, shape, rule, tile, number, room);
     }
     if (group->rows) select_advance(group, index, shape, rule, tile, number, room);
@@ -155,14 +176,17 @@ static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp
 
 /* ---- candidates -------------------------------------------------------------------------------- */
 
-/* Adds the scores of a vector whose bits are set in `hits`, at place `at`; returns the place after. */
-INLINE int32_t add_hits(const candidate_row *row, int32_t at, const real *scores, int32_t key, uint32_t hits)
+/* Adds the scores of a vector whose bits are set in `hits`, at place `at`; its keys are from key + *step on. Returns the
+ * place after. (*step in memory: vectors from there take no port that compressing takes.) */
+INLINE int32_t add_hits(const candidate_row *row, int32_t at, const real *scores, int32_t key,
+                        const int32_t *step, uint32_t hits)
 {
 #ifdef VEC_HAS_COMPRESS
     vec_compress(row->scores + at, vec_load(scores), hits);
-    run_compress(row->keys + at, key, hits);
+    run_compress(row->keys + at, key, step, hits);
     return at + __builtin_popcount(hits);
 #else
+    key += *step;
     for (; hits; hits &= hits - 1) {
         int i = __builtin_ctz(hits);
         row->scores[at] = scores[i];
@@ -187,7 +211,8 @@ static void add_scores(const candidate_row *to, const lsp_candidates *c, const r
             at = *row.count;
             limit = vec_set(*row.least);
         }
-        at = add_hits(&row, at, scores + i, key + (int32_t)i, vec_greater(vec_load(scores + i), limit));
+        int32_t step = (int32_t)i;
+        at = add_hits(&row, at, scores + i, key, &step, vec_greater(vec_load(scores + i), limit));
     }
     *row.count = at;
 }
@@ -197,7 +222,9 @@ static void add_tile(const candidate_row *to, const real *scores, int32_t key, c
 {
     candidate_row row = *to;
     int32_t at = *row.count;
-    enum { PART = 64 / sizeof(hit_lanes) }; /* of 64 bytes */
+    enum { PART = 64 / sizeof(hit_lanes), DENSE = PART / 4 * 3 }; /* of 64 bytes */
+    int32_t steps[HITS_OF_TILE];
+    for (int i = 0; i < HITS_OF_TILE; i++) steps[i] = i * LANES;
     for (int part = 0; part < HITS_OF_TILE; part += PART) {
 #ifdef VEC_HAS_COMPRESS
         uint64_t vectors = bits_of_hits(hits + part);
@@ -205,9 +232,14 @@ static void add_tile(const candidate_row *to, const real *scores, int32_t key, c
         uint64_t vectors = 0;
         for (int i = 0; i < PART; i++) vectors |= (uint64_t)(hits[part + i] != 0) << i;
 #endif
+        if (__builtin_popcountll(vectors) >= DENSE) {
+            for (int i = part; i < part + PART; i++)
+                at = add_hits(&row, at, scores + i * LANES, key, steps + i, hits[i]);
+            continue;
+        }
         for (; vectors; vectors &= vectors - 1) {
             int i = part + __builtin_ctzll(vectors);
-            at = add_hits(&row, at, scores + i * LANES, key + i * LANES, hits[i]);
+            at = add_hits(&row, at, scores + i * LANES, key, steps + i, hits[i]);
         }
     }
     *row.count = at;

@@ -184,8 +184,9 @@ INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
 }
 
 /* The same of first, first + 1, ... */
-INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
+INLINE void run_compress(int32_t *to, int32_t first, const int32_t *step, uint32_t which)
 {
+    first += *step;
     __m256i run = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     compress_8(to, run, which);
 }
@@ -206,8 +207,9 @@ INLINE void keys_compress(int32_t *to, const int32_t *keys, uint32_t which)
     compress_4(to, _mm_loadu_si128((const __m128i *)(const void *)keys), which);
 }
 
-INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
+INLINE void run_compress(int32_t *to, int32_t first, const int32_t *step, uint32_t which)
 {
+    first += *step;
     compress_4(to, _mm_add_epi32(_mm_set1_epi32(first), _mm_setr_epi32(0, 1, 2, 3)), which);
 }
 #endif

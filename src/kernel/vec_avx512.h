@@ -176,14 +176,17 @@ INLINE uint64_t bits_of_hits(const void *p)
 }
 
 /* The same of first, first + 1, ... */
-INLINE void run_compress(int32_t *to, int32_t first, uint32_t which)
+INLINE void run_compress(int32_t *to, int32_t first, const int32_t *step, uint32_t which)
 {
 #if REAL_BITS == 32
-    __m512i run = _mm512_add_epi32(_mm512_set1_epi32(first),
-                                   _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                  begin = _mm512_add_epi32(_mm512_set1_epi32(first), lanes);
+    const __m512i run = _mm512_add_epi32(begin, _mm512_set1_epi32(*step));
     _mm512_storeu_si512(to, _mm512_maskz_compress_epi32((__mmask16)which, run));
 #else
-    __m256i run = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                  begin = _mm256_add_epi32(_mm256_set1_epi32(first), lanes);
+    const __m256i run = _mm256_add_epi32(begin, _mm256_set1_epi32(*step));
     _mm256_storeu_si256((__m256i *)(void *)to, _mm256_maskz_compress_epi32((__mmask8)which, run));
 #endif
 }
