@@ -129,3 +129,18 @@ const lsp_kernel *lsp_kernel_get(lsp_isa isa, lsp_dtype compute)
 #endif
     return NULL;
 }
+
+bool lsp_kernel_leaves_v(const lsp_kernel *kernel, const lsp_tile_shape *shape, const void *src,
+                         lsp_dtype type, int64_t offset, int64_t count)
+{
+    enum { LINE = 64 };
+    return kernel->compute == type && type != LSP_BF16 && shape->d_v == shape->v_stride && offset == 0 &&
+           count == shape->tile_keys && (uintptr_t)src % LINE == 0;
+}
+
+bool lsp_kernel_reads_v(const lsp_kernel *kernel, const lsp_tile_shape *shape, lsp_dtype type, int64_t offset,
+                        int64_t count)
+{
+    return kernel->compute == LSP_BF16 && type == LSP_BF16 && kernel->packed_bytes == sizeof(float) &&
+           shape->d_v == shape->v_stride && offset == 0 && count == shape->tile_keys;
+}

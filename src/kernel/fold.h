@@ -29,11 +29,11 @@ static void fold(int64_t d_v, int64_t rows, const lsp_row_state *recent, const l
         real now = max[r] > recent_max[r] ? max[r] : recent_max[r];
         real base = now == -(real)INFINITY ? (real)0 : now;
         real before = real_power(max[r] - base), after = real_power(recent_max[r] - base);
+        for (int64_t c = 0; c < d_v && signbit(sum[r]); c++) out[c] = (real)0;
         fold_values(d_v, out, before, recent_out, after);
         sum[r] = real_fma(sum[r], before, recent_sum[r] * after);
         max[r] = now;
-        for (int64_t c = 0; c < d_v; c++) recent_out[c] = (real)0;
-        recent_max[r] = -(real)INFINITY, recent_sum[r] = (real)0;
+        recent_max[r] = -(real)INFINITY, recent_sum[r] = -(real)0;
     }
 }
 

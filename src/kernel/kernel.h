@@ -49,6 +49,7 @@ typedef struct lsp_tile_shape {
 typedef struct lsp_key_tile {
     const void *k; /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
     const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
+    bool v_stored; /* v is bf16 as it is stored: see lsp_kernel_reads_v */
     int64_t first; /* absolute index of the tile's first key */
     double k_norm; /* as pack_k returned it */
     double v_max;  /* as pack_v returned it */
@@ -64,9 +65,9 @@ typedef struct lsp_query_rows {
     const void *q;      /* [rows][k_depth], packed by pack_queries */
     const double *norm; /* [rows] by query_norms */
     const lsp_sight *sight;
-    void *out; /* [rows][d_v] running output, unnormalised */
+    void *out; /* [rows][d_v] running output, unnormalised; not read where the sum is -0 */
     void *max; /* [rows] running maximum, base-2 units; -inf at first */
-    void *sum; /* [rows] running sum */
+    void *sum; /* [rows] running sum; -0 at first, or 0 if the output is there and 0 */
 } lsp_query_rows;
 
 /* A tile of query rows, for W^T Y: in `tile`, k holds the scaled queries in strips (pack_k of what pack_queries gave)
@@ -88,7 +89,8 @@ typedef struct lsp_key_rows {
     void *squares; /* [rows] running sum of w_ij^2 */
 } lsp_key_rows;
 
-/* Running state of some rows: unnormalised output [rows][d_v], maxima in base-2 units (-inf at first), sums. */
+/* Running state of some rows: unnormalised output [rows][d_v], maxima in base-2 units (-inf at first), sums (0 at first,
+ * or -0: then the output is not read). */
 typedef struct lsp_row_state {
     void *out, *max, *sum;
 } lsp_row_state;
@@ -182,7 +184,8 @@ typedef struct lsp_kernel {
      * a key as packed, infinity when one is not finite. */
     double (*pack_k)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                      int64_t count, void *tile_k);
-    /* The same for V; returns the largest absolute value, infinity when an element is not finite. */
+    /* The same for V; returns the largest absolute value, infinity when an element is not finite. Where V need not
+     * be packed (lsp_kernel_leaves_v, lsp_kernel_reads_v) tile_v may be NULL: it is only looked at. */
     double (*pack_v)(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                      int64_t count, void *tile_v);
     /* Converts `rows` rows of Q to the computing type, times factor (scale * log2 e). For bf16 only the factor's
@@ -246,6 +249,16 @@ typedef struct lsp_kernel {
  * build or this machine (CPUID and XCR0) lacks it. The portable one is always there. Of the two for bf16 on
  * AVX-512, which give the same bits, the one whose products are faster on this processor. */
 const lsp_kernel *lsp_kernel_get(lsp_isa isa, lsp_dtype compute);
+
+/* Whether `count` rows of V from `src` on, keys [offset, offset + count) of a tile, stand as pack_v would leave them: a whole
+ * tile of the computing type, without padding, on a cache line. Local. */
+bool lsp_kernel_leaves_v(const lsp_kernel *kernel, const lsp_tile_shape *shape, const void *src,
+                         lsp_dtype type, int64_t offset, int64_t count);
+
+/* Whether, where they are finite, attend can take such rows as they are stored, though packing would make other numbers of
+ * them: bf16 whose kernel keeps it in f32. Each group of rows converts them, which for few rows is less than packing. Local. */
+bool lsp_kernel_reads_v(const lsp_kernel *kernel, const lsp_tile_shape *shape, lsp_dtype type, int64_t offset,
+                        int64_t count);
 
 /* Floating-point mode of the kernels on this thread: round to nearest, denormals flushed to zero.
  * Local. lsp_fpmode_enter returns the mode before, for lsp_fpmode_leave. */

@@ -224,7 +224,7 @@ static double pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype typ
     }
 }
 
-/* Vectors of the rows of one unit of keys, at column c; `left` columns are there. */
+/* Vectors of the rows of one unit of keys, at column c; `left` columns are there. Without `dst` they are looked at alone. */
 INLINE void pack_values(const void *const *rows, lsp_dtype type, size_t size, int64_t c, int64_t left,
                         vec *largest, vec *check, real *dst)
 {
@@ -238,11 +238,11 @@ INLINE void pack_values(const void *const *rows, lsp_dtype type, size_t size, in
     (void)check;
     vec units = unit_pair(value);
     *largest = unit_largest(*largest, units);
-    vec_store(dst + c, units);
+    if (dst) vec_store(dst + c, units);
 #else
     *check = vec_fma(value[0], vec_zero(), *check);
     *largest = vec_max(*largest, vec_abs(value[0]));
-    vec_store(dst + c, value[0]);
+    if (dst) vec_store(dst + c, value[0]);
 #endif
 }
 
@@ -254,7 +254,7 @@ INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtyp
     UNROLL
     for (int i = 0; i < CHAINS; i++) largest[i] = check[i] = vec_zero();
     for (int64_t row = 0; row < shape->tile_keys / UNIT_ELEMENTS; row++) {
-        real *dst = tile_v + row * shape->v_stride;
+        real *dst = tile_v ? tile_v + row * shape->v_stride : NULL;
         const void *rows[UNIT_ELEMENTS];
         for (int i = 0; i < UNIT_ELEMENTS; i++) {
             int64_t key = row * UNIT_ELEMENTS - offset + i;
@@ -287,6 +287,8 @@ INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtyp
 static double pack_v(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                      int64_t count, void *tile_v)
 {
+    const lsp_dtype same = BRAIN ? LSP_BF16 : LSP_REAL;
+    if (!tile_v) return pack_v_from(shape, src, same, lsp_dtype_size(same), 0, shape->tile_keys, NULL);
     switch (type) {
     case LSP_F16: return pack_v_from(shape, src, LSP_F16, 2, offset, count, tile_v);
     case LSP_BF16: return pack_v_from(shape, src, LSP_BF16, 2, offset, count, tile_v);

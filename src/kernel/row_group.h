@@ -38,6 +38,7 @@ typedef struct row_group {
     bool keep[ROW_TILE];              /* the maximum may stay as it is: see row_keeps */
     int64_t seen_begin, seen_end;     /* what all rows see */
     bool fused; /* all rows keep their maxima, and powers are `near`: taken block by block */
+    bool fresh; /* no row has met a key: there is no output yet */
     real base[ROW_TILE], alpha[ROW_TILE];
     bool sifts;           /* it looks for scores above `limit`; a fused group sets a bit of `hits` for each */
     real limit[ROW_TILE]; /* finite or -inf */
@@ -59,7 +60,7 @@ static size_t scratch_bytes(const lsp_tile_shape *shape)
 INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void *scratch)
 {
     group->rows = 0;
-    group->sifts = false;
+    group->sifts = group->fresh = false;
     group_ahead_start(&group->ahead, scratch);
     for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
@@ -180,6 +181,16 @@ INLINE void row_group_plain(row_group *group, const lsp_tile_shape *shape, const
         group->max[r] += ROW_TILE;
         group->sum[r] += ROW_TILE;
     }
+}
+
+/* Sums of -0 tell rows that have met no key, whose output is not there: where others have, it is set to 0. */
+INLINE void row_group_settle(row_group *group, int64_t d_v)
+{
+    int fresh = 0;
+    for (int r = 0; r < group->rows; r++) fresh += signbit(*group->sum[r]) != 0;
+    group->fresh = fresh == group->rows;
+    for (int r = 0; r < group->rows && fresh && !group->fresh; r++)
+        for (int64_t c = 0; c < d_v && signbit(*group->sum[r]); c++) group->out[r][c] = (real)0;
 }
 
 /* Asks for the rows after the group, which probably are the next one, while its own products run. */

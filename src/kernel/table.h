@@ -31,6 +31,7 @@ static lsp_tile_shape shape_for(int64_t d_k, int64_t d_v)
 static void row_group_advance(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
                               const lsp_key_tile *tile)
 {
+    row_group_settle(group, shape->d_v);
     tile_scores(group, shape, rule, tile->k);
     tile_softmax(group);
     tile_values(group, shape, tile);

@@ -15,6 +15,7 @@ typedef struct values_part {
     const row_group *group;
     const lsp_tile_shape *shape;
     const unit *tile_v;
+    const uint16_t *stored_v; /* bf16 in place of it, or NULL */
     const unit *edge; /* [2] copies of the units cut by begin and by end; NULL: nothing to leave out */
     int row;
     int64_t begin, end;
@@ -43,12 +44,29 @@ INLINE void values_product(const int rows, const int cols, const values_part *pa
         if (end > part->end && end > begin) end -= PAIR;
     }
     values_weights(rows, part, begin, p);
+    if (SWAP && part->stored_v) {
+        const uint16_t *from = part->stored_v + begin * stride + column;
+        product_add_rows(rows, cols, end - begin, p, (unit_rows){NULL, from}, stride, acc);
+        return;
+    }
     product_add(rows, cols, (end - begin) / UNIT_ELEMENTS, p,
                 part->tile_v + begin / UNIT_ELEMENTS * stride + column, stride, acc);
     if (PAIR > 1 && part->edge && end < part->end) {
         values_weights(rows, part, end, p);
         product_add(rows, cols, PAIR / UNIT_ELEMENTS, p, part->edge + PAIR / UNIT_ELEMENTS * stride + column,
                     stride, acc);
+    }
+}
+
+/* The first output of a row, of which `left` columns are there. */
+INLINE void values_store(const int cols, int64_t left, real *out, const vec *acc)
+{
+    UNROLL
+    for (int c = 0; c < cols; c++, left -= LANES) {
+        if (left >= LANES)
+            vec_store(out + c * LANES, acc[c]);
+        else if (left > 0)
+            vec_store_part(out + c * LANES, acc[c], (int)left);
     }
 }
 
@@ -65,6 +83,10 @@ INLINE void values_block(const int rows, const int cols, const values_part *part
     for (int r = 0; r < rows; r++) {
         real *out = group->out[part->row + r] + column;
         vec alpha = vec_set(group->alpha[part->row + r]);
+        if (group->fresh) {
+            values_store(cols, d_v - column, out, acc[r]);
+            continue;
+        }
         UNROLL
         for (int c = 0; c < cols; c++) {
             int64_t left = d_v - column - c * LANES;
@@ -119,7 +141,9 @@ static void values_edges(const values_part *part, unit *edge)
 
 static void tile_values(const row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile)
 {
-    values_part part = {group, shape, tile->v, NULL, 0, group->begin, group->end};
+    values_part part = {.group = group, .shape = shape, .begin = group->begin, .end = group->end};
+    part.tile_v = tile->v_stored ? NULL : tile->v;
+    part.stored_v = tile->v_stored ? tile->v : NULL;
     /* An unseen key has p = 0, which adds nothing unless its v is NaN or Inf: then every row walks its
      * own keys. */
     if (tile->v_max == INFINITY && PAIR > 1 && group->same_sight) {

@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    CHUNK_MOST = 1024,
+    CHUNK_MOST = 528,
     CHUNK_LEAST = 48,
     CHUNK_GRAIN =
         24, /* whole groups of rows on every instruction set; a larger one lets threads end at different times */
@@ -211,6 +211,15 @@ static bool allocate_state(lsp_attention *plan, size_t element)
     return plan->recent.out && plan->recent.max && plan->recent.sum;
 }
 
+void lsp_attention_touch(const lsp_attention *plan, void *values, int64_t count, size_t size)
+{
+    enum { PAGE = 4096 };
+    char *bytes = values;
+    int64_t pages = lsp_ceil_div(count * (int64_t)size, PAGE);
+#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
+    for (int64_t page = 0; page < pages; page++) bytes[page * PAGE] = 0;
+}
+
 static lsp_status allocate(lsp_attention *plan)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
@@ -239,7 +248,10 @@ static lsp_status allocate(lsp_attention *plan)
         room->sight = lsp_memory_alloc(room_rows, sizeof *room->sight);
         room->scratch = lsp_memory_alloc(scratch, 1);
         ok = room->q && room->norm && room->sight && room->scratch;
+        if (ok) lsp_attention_touch(plan, room->q, room_rows * shape->k_depth, packed);
+        if (ok) lsp_attention_touch(plan, room->scratch, scratch, 1);
     }
+    if (ok) lsp_attention_touch(plan, plan->packed_k, tiles * shape->tile_keys * shape->k_depth, packed);
     return ok ? LSP_OK
               : lsp_context_fail(plan->ctx, LSP_ERR_LIMIT, "not enough memory for the plan's work space");
 }

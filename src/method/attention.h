@@ -14,6 +14,8 @@ typedef struct lsp_query_matrix {
 /* What packing tells of a tile. */
 typedef struct lsp_tile_bounds {
     double k_norm, v_max;
+    const void *v; /* where V stands: packed, or in the panel */
+    bool v_stored; /* lsp_key_tile.v_stored */
 } lsp_tile_bounds;
 
 /* What a thread works in. */
@@ -97,6 +99,9 @@ int64_t lsp_attention_scratch_bytes(const lsp_problem *problem, const lsp_kernel
  * method). */
 lsp_status lsp_attention_create_kind(lsp_context *ctx, const lsp_attention_desc *desc,
                                      const lsp_plan_kind *kind, lsp_attention **out);
+
+/* Local. Pages of a work space that the system has to clear when they are touched first: now, by the plan's threads. */
+void lsp_attention_touch(const lsp_attention *plan, void *values, int64_t count, size_t size);
 
 /* Collective. A gather of K or V or both for the plan's panels. */
 lsp_status lsp_attention_create_gather(lsp_attention *plan, bool keys, bool values, lsp_gather **gather);

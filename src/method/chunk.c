@@ -13,12 +13,12 @@ static size_t element_size(const lsp_attention *plan)
     return lsp_dtype_size(lsp_dtype_result(plan->problem.desc.compute));
 }
 
-static void fill_minus_infinity(lsp_dtype type, void *values, int64_t begin, int64_t end)
+static void fill(lsp_dtype type, void *values, int64_t count, double value)
 {
     if (type == LSP_F64)
-        for (int64_t i = begin; i < end; i++) ((double *)values)[i] = -INFINITY;
+        for (int64_t i = 0; i < count; i++) ((double *)values)[i] = value;
     else
-        for (int64_t i = begin; i < end; i++) ((float *)values)[i] = -INFINITY;
+        for (int64_t i = 0; i < count; i++) ((float *)values)[i] = (float)value;
 }
 
 static lsp_row_state state_at(const lsp_row_state *state, int64_t row, int64_t d_v, size_t element)
@@ -28,12 +28,22 @@ static lsp_row_state state_at(const lsp_row_state *state, int64_t row, int64_t d
                            (char *)state->sum + at};
 }
 
+/* Without the output, which is not read before there is something (lsp_query_rows). */
 static void clear_state(const lsp_attention *plan, lsp_row_state state, int64_t rows)
 {
-    size_t element = element_size(plan);
-    memset(state.out, 0, (size_t)(rows * plan->problem.desc.d_v) * element);
-    memset(state.sum, 0, (size_t)rows * element);
-    fill_minus_infinity(plan->problem.desc.compute, state.max, 0, rows);
+    fill(plan->problem.desc.compute, state.sum, rows, -0.0);
+    fill(plan->problem.desc.compute, state.max, rows, -INFINITY);
+}
+
+/* The output of rows that have met no key, so that what is saved of them is something. */
+static void clear_out(const lsp_attention *plan, lsp_row_state state, int64_t rows)
+{
+    const size_t element = element_size(plan), bytes = (size_t)plan->problem.desc.d_v * element;
+    for (int64_t r = 0; r < rows; r++) {
+        const void *sum = (const char *)state.sum + (size_t)r * element;
+        bool none = element == sizeof(double) ? signbit(*(const double *)sum) : signbit(*(const float *)sum);
+        if (none) memset((char *)state.out + (size_t)r * bytes, 0, bytes);
+    }
 }
 
 /* The rows and their state: their totals, and what the kernel adds to. */
@@ -45,6 +55,37 @@ static lsp_chunk locate(const lsp_attention *plan, int64_t row, int64_t rows)
     c.total = c.recent = state_at(&whole, row, d_v, element_size(plan));
     if (plan->recent.out) c.recent = state_at(&plan->recent, row, d_v, element_size(plan));
     return c;
+}
+
+enum { LAST_PARTS = 4, PART_GRAIN = 24 }; /* whole groups of rows on every instruction set */
+
+/* Chunks that come in parts. Not where chunks end with blocks of rows, or are short. */
+static int64_t last_chunks(const lsp_attention *plan, int64_t chunks)
+{
+    const int threads = plan->ctx->layout.threads;
+    const bool whole = threads == 1 || plan->unit_tasks || plan->problem.mask.block_size > 0 ||
+                       plan->problem.row_grain > 1 || plan->chunk_rows < LAST_PARTS * PART_GRAIN;
+    return whole ? 0 : lsp_min(chunks, threads);
+}
+
+int64_t lsp_chunk_tasks(const lsp_attention *plan, int64_t chunks)
+{
+    return chunks + last_chunks(plan, chunks) * (LAST_PARTS - 1);
+}
+
+lsp_chunk_task lsp_chunk_task_at(const lsp_attention *plan, int64_t chunks, int64_t task)
+{
+    const int64_t step = lsp_round_up(lsp_ceil_div(plan->chunk_rows, LAST_PARTS), PART_GRAIN),
+                  whole = chunks - last_chunks(plan, chunks), of = lsp_ceil_div(plan->rows, plan->chunk_rows);
+    lsp_chunk_task t = {task, 0, plan->chunk_rows};
+    if (task >= whole) {
+        const int64_t part = (task - whole) % LAST_PARTS;
+        t.chunk = whole + (task - whole) / LAST_PARTS;
+        t.begin = lsp_min(part * step, plan->chunk_rows), t.end = lsp_min(t.begin + step, plan->chunk_rows);
+    }
+    const int64_t first = t.chunk % of * plan->chunk_rows;
+    t.begin = lsp_min(first + t.begin, plan->rows), t.end = lsp_min(first + t.end, plan->rows);
+    return t;
 }
 
 int64_t lsp_chunk_alike(const lsp_attention *plan, int64_t matrix, int64_t matrices, int64_t begin,
@@ -167,5 +208,7 @@ void lsp_chunk_settle(lsp_attention *plan)
         rows = lsp_attention_alike(plan, row, plan->query_rows);
         lsp_chunk c = locate(plan, row, rows);
         clear(plan, &c);
+        if (c.met != LSP_ROW_FINAL) clear_out(plan, c.total, rows);
+        if (c.met != LSP_ROW_FINAL && plan->recent.out) clear_out(plan, c.recent, rows);
     }
 }

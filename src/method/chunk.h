@@ -25,6 +25,16 @@ typedef struct lsp_chunk {
     lsp_score_rule rule;
 } lsp_chunk;
 
+/* What a thread takes at a time: rows [begin, end) of each matrix, of chunk `chunk` of several matrices' chunks. */
+typedef struct lsp_chunk_task {
+    int64_t chunk, begin, end;
+} lsp_chunk_task;
+
+/* Local. Tasks of `chunks` chunks, of one matrix after the other: of the last ones, one for each thread, parts are tasks, so
+ * that no thread waits long for another one at the end. */
+int64_t lsp_chunk_tasks(const lsp_attention *plan, int64_t chunks);
+lsp_chunk_task lsp_chunk_task_at(const lsp_attention *plan, int64_t chunks, int64_t task);
+
 /* Local. An execution begins: no row is open, no tile packed; or rows stand as the loaded state has them. */
 void lsp_chunk_begin(lsp_pass *p);
 

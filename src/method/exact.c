@@ -15,8 +15,8 @@ typedef struct panel_work {
     lsp_panel panel;
     int64_t tile_begin, tile_end;
     int64_t unit_begin, unit_end;
-    int64_t matrix_begin, chunks; /* tasks: chunks of each matrix, or of each unit */
-    int64_t task_count;
+    int64_t matrix_begin, chunks; /* chunks of each matrix, or of each unit */
+    int64_t chunk_count;          /* of all */
 } panel_work;
 
 /* ---- one panel --------------------------------------------------------------------------------- */
@@ -29,8 +29,8 @@ static panel_work describe_panel(const lsp_attention *plan, lsp_panel panel, int
     w.unit_end = lsp_partition_tile(&plan->partition, w.tile_end - 1).unit + 1;
     w.matrix_begin = plan->unit_matrix[w.unit_begin];
     w.chunks = lsp_ceil_div(plan->rows, plan->chunk_rows);
-    w.task_count = w.chunks * (plan->unit_tasks ? w.unit_end - w.unit_begin
-                                                : plan->unit_matrix[w.unit_end] - w.matrix_begin);
+    w.chunk_count = w.chunks * (plan->unit_tasks ? w.unit_end - w.unit_begin
+                                                 : plan->unit_matrix[w.unit_end] - w.matrix_begin);
     return w;
 }
 
@@ -50,15 +50,32 @@ static stored_tile tile_in_panel(const lsp_attention *plan, const panel_work *w,
                          (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type)};
 }
 
+/* V stays where it is if it stands there as it would be packed, or few rows take it as it is stored. */
+static void pack_values(const lsp_attention *plan, const stored_tile *from, void *packed,
+                        lsp_tile_bounds *bounds)
+{
+    const lsp_kernel *kernel = plan->kernel;
+    const lsp_tile_shape *shape = &plan->shape;
+    const lsp_dtype type = plan->problem.desc.v_type;
+    const bool leave = lsp_kernel_leaves_v(kernel, shape, from->v, type, from->offset, from->count),
+               few = lsp_partition_few_rows(&plan->partition, plan->group_rank);
+    bool stored = few && lsp_kernel_reads_v(kernel, shape, type, from->offset, from->count);
+    if (leave || stored) bounds->v_max = kernel->pack_v(shape, from->v, type, 0, from->count, NULL);
+    stored = stored && bounds->v_max < INFINITY;
+    if (!leave && !stored)
+        bounds->v_max = kernel->pack_v(shape, from->v, type, from->offset, from->count, packed);
+    bounds->v = leave || stored ? from->v : packed;
+    bounds->v_stored = stored;
+}
+
 /* Packs a tile of the panel as the index-th of plan->packed_k and packed_v. */
 static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t index)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
-    plan->bounds[index] =
-        (lsp_tile_bounds){plan->kernel->pack_k(&plan->shape, from->k, d->k_type, from->offset, from->count,
-                                               lsp_attention_packed_k(plan, index)),
-                          plan->kernel->pack_v(&plan->shape, from->v, d->v_type, from->offset, from->count,
-                                               lsp_attention_packed_v(plan, index))};
+    lsp_tile_bounds *bounds = &plan->bounds[index];
+    bounds->k_norm = plan->kernel->pack_k(&plan->shape, from->k, d->k_type, from->offset, from->count,
+                                          lsp_attention_packed_k(plan, index));
+    pack_values(plan, from, lsp_attention_packed_v(plan, index), bounds);
     /* Where keys lie with the rows a rank may hold a part of such a tile, and must not take another bound for it than
      * one that holds all. */
     if (lsp_mask_parts(&plan->problem.mask, from->first, from->first + plan->shape.tile_keys))
@@ -67,15 +84,13 @@ static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t inde
 
 static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_t index)
 {
-    return (lsp_key_tile){lsp_attention_packed_k(plan, index),
-                          lsp_attention_packed_v(plan, index),
-                          first,
-                          plan->bounds[index].k_norm,
-                          plan->bounds[index].v_max,
-                          NULL,
-                          NULL,
-                          NULL,
-                          0};
+    const lsp_tile_bounds *bounds = &plan->bounds[index];
+    return (lsp_key_tile){.k = lsp_attention_packed_k(plan, index),
+                          .v = bounds->v,
+                          .v_stored = bounds->v_stored,
+                          .first = first,
+                          .k_norm = bounds->k_norm,
+                          .v_max = bounds->v_max};
 }
 
 /* A tile in one of the thread's places, packed unless it still stands there; the one after it is asked for as it
@@ -163,7 +178,7 @@ static task_done run_rows(const lsp_pass *p, const panel_work *w, int64_t index,
         lsp_key_tile tile = packed_tile(plan, place.first, t - w->tile_begin);
         if (next != t)
             tile.next_k = lsp_attention_packed_k(plan, next - w->tile_begin),
-            tile.next_v = lsp_attention_packed_v(plan, next - w->tile_begin);
+            tile.next_v = plan->bounds[next - w->tile_begin].v;
         lsp_chunk_attend(plan, &c, &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
     }
@@ -223,10 +238,10 @@ static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t u
 static task_done run_task(const lsp_pass *p, const panel_work *w, int64_t task, int thread)
 {
     const lsp_attention *plan = p->plan;
+    const lsp_chunk_task of = lsp_chunk_task_at(plan, w->chunk_count, task);
     bool unit_tasks = plan->unit_tasks;
-    int64_t unit = w->unit_begin + task / w->chunks, begin = task % w->chunks * plan->chunk_rows;
-    int64_t end = lsp_min(plan->rows, begin + plan->chunk_rows);
-    int64_t first = unit_tasks ? plan->unit_matrix[unit] : w->matrix_begin + task / w->chunks;
+    int64_t unit = w->unit_begin + of.chunk / w->chunks, begin = of.begin, end = of.end;
+    int64_t first = unit_tasks ? plan->unit_matrix[unit] : w->matrix_begin + of.chunk / w->chunks;
     int64_t matrices = unit_tasks ? plan->unit_matrix[unit + 1] - first : 1;
     task_done all = {0, 0};
     for (int64_t rows; matrices > 0 && begin < end; begin += rows) {
@@ -256,7 +271,7 @@ static void compute_tiles(lsp_pass *p, const panel_work *w)
             }
         }
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < w->task_count; task++) {
+        for (int64_t task = 0; task < lsp_chunk_tasks(plan, w->chunk_count); task++) {
             if (lsp_pause_halted(plan)) continue;
             task_done result = run_task(p, w, task, thread);
 #pragma omp atomic

@@ -82,22 +82,12 @@ static bool allocate(lsp_attention *plan, lsp_topk *t)
            t->lengths;
 }
 
-/* Pages that the system has to clear when they are touched first: now, by the threads that write them. */
-static void touch(const lsp_attention *plan, void *values, int64_t count, size_t size)
-{
-    enum { PAGE = 4096 };
-    char *bytes = values;
-    int64_t pages = lsp_ceil_div(count * (int64_t)size, PAGE);
-#pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
-    for (int64_t page = 0; page < pages; page++) bytes[page * PAGE] = 0;
-}
-
 static void touch_all(const lsp_attention *plan, const lsp_topk *t)
 {
     const lsp_candidates *c = &t->candidates;
-    touch(plan, c->scores, plan->query_rows * c->stride, element_size(&plan->problem.desc));
-    touch(plan, c->keys, plan->query_rows * c->stride, sizeof *c->keys);
-    touch(plan, t->sums, plan->query_rows * plan->problem.desc.d_v, sizeof *t->sums);
+    lsp_attention_touch(plan, c->scores, plan->query_rows * c->stride, element_size(&plan->problem.desc));
+    lsp_attention_touch(plan, c->keys, plan->query_rows * c->stride, sizeof *c->keys);
+    lsp_attention_touch(plan, t->sums, plan->query_rows * plan->problem.desc.d_v, sizeof *t->sums);
 }
 
 static lsp_status prepare(lsp_attention *plan)

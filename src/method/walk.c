@@ -2,6 +2,7 @@
 #include "method/walk.h"
 
 #include "base/checked.h"
+#include "method/chunk.h"
 #include "method/sights.h"
 
 #include <math.h>
@@ -105,9 +106,9 @@ static double run_task(const lsp_walk *walk, const task_list *tasks, int64_t tas
                        bool main_thread)
 {
     const lsp_attention *plan = walk->plan;
-    const lsp_query_matrix *matrix = &plan->matrices[tasks->matrix_begin + task / tasks->chunks];
-    int64_t begin = task % tasks->chunks * plan->chunk_rows;
-    int64_t end = lsp_min(begin + plan->chunk_rows, plan->rows);
+    const lsp_chunk_task rows = lsp_chunk_task_at(plan, tasks->count, task);
+    const lsp_query_matrix *matrix = &plan->matrices[tasks->matrix_begin + rows.chunk / tasks->chunks];
+    int64_t begin = rows.begin, end = rows.end;
     lsp_walk_chunk chunk = {.panel = &tasks->panel,
                             .matrix = matrix,
                             .tile_begin = tasks->panel.tile_begin,
@@ -136,7 +137,7 @@ static void run_panel(lsp_walk *walk, const task_list *tasks)
         for (int64_t t = tasks->panel.tile_begin; t < tasks->panel.tile_end; t++)
             if (walk->pack) walk->pack(walk->user, &tasks->panel, t);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks->count; task++) {
+        for (int64_t task = 0; task < lsp_chunk_tasks(plan, tasks->count); task++) {
             if (lsp_pause_halted(plan)) continue;
             double pairs = run_task(walk, tasks, task, &plan->rooms[thread], thread == 0);
 #pragma omp atomic

@@ -78,15 +78,11 @@ static void run_chunk(const bench *b, int64_t begin, int64_t count)
                            b->sum + at * b->size};
     for (int64_t first = 0; first < b->m; first += s->tile_keys) {
         if (rows.sight[0].begin >= first + s->tile_keys || rows.sight[count - 1].end <= first) continue;
-        lsp_key_tile tile = {b->k + (size_t)(first * s->k_depth) * b->packed,
-                             b->v + (size_t)(first * s->v_stride) * b->packed,
-                             first,
-                             b->bound[first / s->tile_keys].k_norm,
-                             b->bound[first / s->tile_keys].v_max,
-                             NULL,
-                             NULL,
-                             NULL,
-                             0};
+        lsp_key_tile tile = {.k = b->k + (size_t)(first * s->k_depth) * b->packed,
+                             .v = b->v + (size_t)(first * s->v_stride) * b->packed,
+                             .first = first,
+                             .k_norm = b->bound[first / s->tile_keys].k_norm,
+                             .v_max = b->bound[first / s->tile_keys].v_max};
         if (first + s->tile_keys < b->m && !getenv("NOAHEAD"))
             tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->packed,
             tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->packed;

@@ -79,15 +79,11 @@ static side make_side(const bench *b, const char *k, const char *v, const char *
 static lsp_key_tile tile_of(const bench *b, const side *x, int64_t first)
 {
     const lsp_tile_shape *s = &b->shape;
-    lsp_key_tile tile = {x->tiles_k + (size_t)(first * s->k_depth) * b->size,
-                         x->tiles_v + (size_t)(first * s->v_stride) * b->size,
-                         first,
-                         x->k_norm[first / s->tile_keys],
-                         x->v_max[first / s->tile_keys],
-                         NULL,
-                         NULL,
-                         NULL,
-                         0};
+    lsp_key_tile tile = {.k = x->tiles_k + (size_t)(first * s->k_depth) * b->size,
+                         .v = x->tiles_v + (size_t)(first * s->v_stride) * b->size,
+                         .first = first,
+                         .k_norm = x->k_norm[first / s->tile_keys],
+                         .v_max = x->v_max[first / s->tile_keys]};
     if (first + s->tile_keys < b->n) {
         tile.next_k = (const char *)tile.k + (size_t)(s->tile_keys * s->k_depth) * b->size;
         tile.next_v = (const char *)tile.v + (size_t)(s->tile_keys * s->v_stride) * b->size;

@@ -1,6 +1,5 @@
 /* Prints what the portable kernels give for fixed operands, as hashes of bits: the same text on every processor.
- * Operands come from integers and correctly rounded operations alone. Of the log-sum-exp, whose logarithm is the C
- * library's, ten digits are printed.
+ * Operands come from integers and correctly rounded operations alone.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "../unit/kernel_case.h"
@@ -54,15 +53,11 @@ int main(void)
             for (int variant = 0; variant < 3; variant++) {
                 kernel_case c = make(s, variant);
                 kernel_result r = case_run(kernel, &c, 3);
-                double lse = 0;
-                for (int64_t i = 0; i < c.n; i++) {
-                    double x = number_at(&r, r.lse, i);
-                    lse += isfinite(x) ? x : 1000;
-                }
                 size_t rows = (size_t)c.n * r.size, numbers = rows * (size_t)c.d_v;
-                (void)printf("%s %d %d out %016" PRIx64 " max %016" PRIx64 " sum %016" PRIx64 " lse %.10g\n",
+                (void)printf("%s %d %d out %016" PRIx64 " max %016" PRIx64 " sum %016" PRIx64
+                             " lse %016" PRIx64 "\n",
                              lsp_dtype_name(kernel->compute), s, variant, hash(r.out, numbers),
-                             hash(r.max, rows), hash(r.sum, rows), lse);
+                             hash(r.max, rows), hash(r.sum, rows), hash(r.lse, rows));
                 result_free(&r);
                 case_free(&c);
             }

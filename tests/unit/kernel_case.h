@@ -106,6 +106,19 @@ static inline void number_set(const kernel_result *r, char *array, int64_t index
         ((float *)(void *)array)[index] = (float)value;
 }
 
+/* State of rows that have met no key. Of groups of rows all are without output, one of two, none: then it is 0. */
+static inline void case_start(const kernel_case *c, const kernel_result *r)
+{
+    for (int64_t i = 0; i < c->n; i++) {
+        const int64_t group = i / 12 % 3;
+        const bool none = group == 0 || (group == 1 && i % 2);
+        number_set(r, r->max, i, -INFINITY);
+        number_set(r, r->sum, i, none ? -0.0 : 0.0);
+        for (int64_t j = 0; j < c->d_v; j++)
+            number_set(r, r->state, i * c->d_v + j, none ? (double)NAN : 0.0);
+    }
+}
+
 /* Folds all rows of `recent` into `total`. */
 static inline void case_fold(const lsp_kernel *kernel, const kernel_case *c, const kernel_result *recent,
                              const kernel_result *total)
@@ -131,8 +144,8 @@ static inline kernel_result case_run_folding(const lsp_kernel *kernel, const ker
     memset(scratch, 0xFF, kernel->scratch_bytes(&shape));
     lsp_score_rule rule = {c->softcap * LOG2_E, c->slope * LOG2_E, c->scale * LOG2_E};
     uint64_t mode = lsp_fpmode_enter();
-    for (int64_t i = 0; i < c->n; i++)
-        number_set(&r, r.max, i, -INFINITY), number_set(&total, total.max, i, -INFINITY);
+    case_start(c, &r);
+    case_start(c, &total);
     kernel->pack_queries(c->d_k, c->q, LSP_F32, c->n, c->scale * LOG2_E, q);
     double *norm = lsp_memory_alloc(c->n, sizeof *norm);
     kernel->query_norms(c->d_k, c->n, q, norm);

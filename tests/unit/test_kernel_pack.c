@@ -189,6 +189,120 @@ static void check_finite_flag(const lsp_kernel *kernel)
     lsp_memory_free(v);
 }
 
+/* A tile that stands as it would be packed is only looked at, with the same bound. */
+static void v_may_stay_where_it_is(void **state)
+{
+    (void)state;
+    enum { D = 48, MOST = 512 };
+    double *src = lsp_memory_alloc(MOST * D + 8, sizeof *src),
+           *packed = lsp_memory_alloc(MOST * D, sizeof *packed);
+    int left = 0;
+    for (int i = 0; i < MOST * D + 8; i++) {
+        const double x = 1e-3 * (i % 1009) - 0.5;
+        src[i] = x;
+    }
+    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
+        for (int type = LSP_BF16; type <= LSP_F64; type++) {
+            const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, (lsp_dtype)type);
+            if (!kernel) continue;
+            const lsp_tile_shape shape = kernel->shape(D, D), padded = kernel->shape(D, D - 1);
+            const int64_t keys = shape.tile_keys;
+            const size_t size = lsp_dtype_size((lsp_dtype)type);
+            const bool stays = lsp_kernel_leaves_v(kernel, &shape, src, (lsp_dtype)type, 0, keys);
+            assert_int_equal(stays, type != LSP_BF16);
+            assert_false(lsp_kernel_leaves_v(kernel, &padded, src, (lsp_dtype)type, 0, keys));
+            assert_false(lsp_kernel_leaves_v(kernel, &shape, src, (lsp_dtype)type, 0, keys - 1));
+            assert_false(lsp_kernel_leaves_v(kernel, &shape, src, (lsp_dtype)type, 1, keys));
+            assert_false(lsp_kernel_leaves_v(kernel, &shape, (char *)src + size, (lsp_dtype)type, 0, keys));
+            assert_false(lsp_kernel_leaves_v(kernel, &shape, src, LSP_F16, 0, keys));
+            if (!stays) continue;
+            left++;
+            float *narrow = (float *)(void *)packed;
+            char *copy = lsp_memory_alloc(keys * D, size);
+            for (int64_t i = 0; i < keys * D && type == LSP_F32; i++) narrow[i] = (float)src[i];
+            const void *v = type == LSP_F32 ? (const void *)narrow : src;
+            const double most = kernel->pack_v(&shape, v, (lsp_dtype)type, 0, keys, copy);
+            assert_memory_equal(copy, v, (size_t)(keys * D) * size);
+            assert_true(kernel->pack_v(&shape, v, (lsp_dtype)type, 0, keys, NULL) == most);
+            lsp_memory_free(copy);
+        }
+    }
+    assert_true(left >= 2);
+    lsp_memory_free(src);
+    lsp_memory_free(packed);
+}
+
+/* One tile for some rows, V packed or as it is stored. */
+static void attend_tile(const lsp_kernel *kernel, const lsp_tile_shape *shape, const uint16_t *numbers,
+                        int64_t begin, int64_t end, bool stored, float *out)
+{
+    enum { ROWS = 7 };
+    const int64_t keys = shape->tile_keys, d = shape->d_v;
+    const size_t packed = (size_t)kernel->packed_bytes;
+    const lsp_score_rule rule = {0, 0, LOG2_E / 8};
+    char *q = lsp_memory_alloc(ROWS * shape->k_depth, packed),
+         *k = lsp_memory_alloc(keys * shape->k_depth, packed),
+         *v = lsp_memory_alloc(keys * shape->v_stride, packed);
+    void *scratch = lsp_memory_zalloc(1, kernel->scratch_bytes(shape));
+    float max[ROWS], sum[ROWS];
+    double norm[ROWS];
+    lsp_sight sight[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        max[r] = -INFINITY, sum[r] = -0.0F;
+        sight[r] = (lsp_sight){.begin = begin + r, .end = end - r};
+    }
+    kernel->pack_queries(shape->d_k, numbers, LSP_BF16, ROWS, LOG2_E / 8, q);
+    kernel->query_norms(shape->d_k, ROWS, q, norm);
+    lsp_key_tile tile = {.k = k, .v = stored ? (const void *)numbers : v, .v_stored = stored};
+    tile.k_norm = kernel->pack_k(shape, numbers, LSP_BF16, 0, keys, k);
+    tile.v_max = kernel->pack_v(shape, numbers, LSP_BF16, 0, keys, stored ? NULL : v);
+    assert_true(tile.v_max > 1 && tile.v_max < INFINITY);
+    const lsp_query_rows rows = {ROWS, q, norm, sight, out, max, sum};
+    for (int64_t i = 0; i < ROWS * d; i++) out[i] = NAN;
+    kernel->attend(shape, &rule, &tile, &rows, scratch);
+    assert_true(kernel->finish(d, ROWS, out, max, sum, NULL) == 0);
+    lsp_memory_free(q);
+    lsp_memory_free(k);
+    lsp_memory_free(v);
+    lsp_memory_free(scratch);
+}
+
+static void stored_v_gives_the_same_bits(void **state)
+{
+    (void)state;
+    enum { D = 80, ROWS = 7, MOST = 512 };
+    uint16_t *numbers = lsp_memory_alloc(MOST * D, sizeof *numbers);
+    float *plain = lsp_memory_alloc(ROWS * D, sizeof *plain),
+          *from = lsp_memory_alloc(ROWS * D, sizeof *from);
+    int kernels = 0;
+    for (int64_t i = 0; i < MOST * D; i++) {
+        const float x = (float)lsp_random_normal(7, 1, (uint64_t)i);
+        uint32_t bits;
+        memcpy(&bits, &x, sizeof bits);
+        numbers[i] = (uint16_t)(bits >> 16);
+    }
+    uint64_t mode = lsp_fpmode_enter();
+    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
+        const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, LSP_BF16);
+        if (!kernel) continue;
+        const lsp_tile_shape shape = kernel->shape(D, D);
+        if (!lsp_kernel_reads_v(kernel, &shape, LSP_BF16, 0, shape.tile_keys)) continue;
+        assert_false(lsp_kernel_reads_v(kernel, &shape, LSP_F32, 0, shape.tile_keys));
+        assert_false(lsp_kernel_reads_v(kernel, &shape, LSP_BF16, 0, shape.tile_keys - 1));
+        for (int64_t cut = 0; cut < 4; cut++) {
+            attend_tile(kernel, &shape, numbers, cut * 33, shape.tile_keys - cut * 21, false, plain);
+            attend_tile(kernel, &shape, numbers, cut * 33, shape.tile_keys - cut * 21, true, from);
+            assert_memory_equal(plain, from, ROWS * D * sizeof *from);
+        }
+        kernels++;
+    }
+    lsp_fpmode_leave(mode);
+    assert_true(kernels >= 1);
+    lsp_memory_free(numbers);
+    lsp_memory_free(plain);
+    lsp_memory_free(from);
+}
+
 static void pack_v_tells_what_is_not_finite(void **state)
 {
     (void)state;
@@ -202,6 +316,8 @@ int main(void)
         cmocka_unit_test(wide_types_round_once),
         cmocka_unit_test(packing_places_every_element),
         cmocka_unit_test(pack_v_tells_what_is_not_finite),
+        cmocka_unit_test(v_may_stay_where_it_is),
+        cmocka_unit_test(stored_v_gives_the_same_bits),
     };
     return cmocka_run_group_tests_name("kernel_pack", tests, NULL, NULL);
 }
