@@ -102,7 +102,7 @@ static double burst(const lsp_kernel *kernel)
 {
     double best = 0;
     for (int i = 0; i < 2; i++) {
-        double t = thread_seconds(), flops = kernel->fma_burst(10000);
+        double t = thread_seconds(), flops = kernel->fma_burst(50000);
         best = fmax(best, flops / (thread_seconds() - t));
     }
     return best;
