@@ -44,6 +44,13 @@ typedef struct lsp_tile_shape {
     int64_t v_stride;   /* elements from one key's packed V row to the next: d_v rounded up */
 } lsp_tile_shape;
 
+/* Rows of K or V as they are stored, [count][d], the first of them `offset` keys after the tile's. */
+typedef struct lsp_stored_rows {
+    const void *src;
+    lsp_dtype type;
+    int64_t offset, count;
+} lsp_stored_rows;
+
 /* One packed key tile. Keys [first, first + tile_keys) of which [key_begin, key_end) are present (a
  * tile cut by the end of the sequence or by a selection); absent ones are never in a row's sight. */
 typedef struct lsp_key_tile {
@@ -51,12 +58,15 @@ typedef struct lsp_key_tile {
     const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
     bool v_stored; /* v is bf16 as it is stored: see lsp_kernel_reads_v */
     int64_t first; /* absolute index of the tile's first key */
-    double k_norm; /* as pack_k returned it */
+    double k_norm; /* as pack_k returned it; infinity with stored_k */
     double v_max;  /* as pack_v returned it */
     const void *next_k,
         *next_v;        /* of the tile after, packed or not, which is asked for meanwhile; NULL: none */
     const void *next_q; /* queries that are packed after this tile, also asked for */
     int64_t next_q_bytes;
+    /* In place of k, which is NULL, and v, where at most row_tile rows meet the tile: a strip is packed when it is its turn
+     * and met at once, in the first-level cache. k_norm and v_max are infinite then. */
+    lsp_stored_rows stored_k, stored_v;
 } lsp_key_tile;
 
 /* Query rows and their running state, which has the result type of the computing type. Row r's sight is sight[r]; positions are absolute. */

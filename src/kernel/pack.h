@@ -1,4 +1,4 @@
-/* Packing: stored types to the computing type, K transposed into strips, V padded, Q scaled.
+/* Packing of keys: stored types to the computing type, K transposed into strips, V padded.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_PACK_H
@@ -197,31 +197,45 @@ INLINE vec pack_keys(const lsp_tile_shape *shape, const void *src, lsp_dtype typ
     return squares;
 }
 
-INLINE double pack_k_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
-                          int64_t offset, int64_t count, real *tile_k)
+/* The largest square of a norm by lane, and NaN or Inf with the first of these. */
+typedef struct pack_bounds {
+    vec largest, total;
+} pack_bounds;
+
+/* Keys [key, key_end) of a tile, whole strips. */
+INLINE void pack_k_from(const lsp_tile_shape *shape, const lsp_stored_rows *from, lsp_dtype type, size_t size,
+                        int64_t key, int64_t key_end, real *strips, pack_bounds *bounds)
 {
-    vec largest = vec_zero(), total = vec_zero(); /* total: NaN or Inf with the first of these */
-    for (int64_t key = 0; key < shape->tile_keys; key += LANES) {
-        int64_t begin = lsp_min(LANES, lsp_max(offset - key, 0));
-        int64_t end = lsp_max(begin, lsp_min(LANES, offset + count - key));
-        int64_t row = begin < end ? key + begin - offset : 0;
-        const char *from = (const char *)src + (size_t)(row * shape->d_k) * size;
-        real *strip = tile_k + key / STRIP_KEYS * STRIP_KEYS * (shape->k_depth / UNIT_ELEMENTS);
-        vec squares = pack_keys(shape, from, type, size, begin, end, strip + key % STRIP_KEYS);
-        largest = vec_max(largest, squares), total = vec_add(total, squares);
+    const int64_t first = key, strip_units = STRIP_KEYS * (shape->k_depth / UNIT_ELEMENTS);
+    for (; key < key_end; key += LANES) {
+        int64_t begin = lsp_min(LANES, lsp_max(from->offset - key, 0));
+        int64_t end = lsp_max(begin, lsp_min(LANES, from->offset + from->count - key));
+        int64_t row = begin < end ? key + begin - from->offset : 0;
+        const char *src = (const char *)from->src + (size_t)(row * shape->d_k) * size;
+        real *strip = strips + (key - first) / STRIP_KEYS * strip_units;
+        vec squares = pack_keys(shape, src, type, size, begin, end, strip + key % STRIP_KEYS);
+        bounds->largest = vec_max(bounds->largest, squares), bounds->total = vec_add(bounds->total, squares);
     }
-    return sqrt(pack_largest(largest, total));
+}
+
+static void pack_strips(const lsp_tile_shape *shape, const lsp_stored_rows *from, int64_t key,
+                        int64_t key_end, void *strips, pack_bounds *bounds)
+{
+    switch (from->type) {
+    case LSP_F16: pack_k_from(shape, from, LSP_F16, 2, key, key_end, strips, bounds); break;
+    case LSP_BF16: pack_k_from(shape, from, LSP_BF16, 2, key, key_end, strips, bounds); break;
+    case LSP_F32: pack_k_from(shape, from, LSP_F32, 4, key, key_end, strips, bounds); break;
+    default: pack_k_from(shape, from, LSP_F64, 8, key, key_end, strips, bounds);
+    }
 }
 
 static double pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                      int64_t count, void *tile_k)
 {
-    switch (type) {
-    case LSP_F16: return pack_k_from(shape, src, LSP_F16, 2, offset, count, tile_k);
-    case LSP_BF16: return pack_k_from(shape, src, LSP_BF16, 2, offset, count, tile_k);
-    case LSP_F32: return pack_k_from(shape, src, LSP_F32, 4, offset, count, tile_k);
-    default: return pack_k_from(shape, src, LSP_F64, 8, offset, count, tile_k);
-    }
+    const lsp_stored_rows from = {src, type, offset, count};
+    pack_bounds bounds = {vec_zero(), vec_zero()};
+    pack_strips(shape, &from, 0, shape->tile_keys, tile_k, &bounds);
+    return sqrt(pack_largest(bounds.largest, bounds.total));
 }
 
 /* Vectors of the rows of one unit of keys, at column c; `left` columns are there. Without `dst` they are looked at alone. */
@@ -246,32 +260,25 @@ INLINE void pack_values(const void *const *rows, lsp_dtype type, size_t size, in
 #endif
 }
 
-INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtype type, size_t size,
-                          int64_t offset, int64_t count, real *tile_v)
+/* Magnitudes of values by lane, in a few chains; check: NaN with the first element that is not finite (in bf16 that shows in
+ * the magnitudes). */
+enum { VALUE_CHAINS = 4 };
+typedef struct value_bounds {
+    vec largest[VALUE_CHAINS], check[VALUE_CHAINS];
+} value_bounds;
+
+INLINE void value_bounds_start(value_bounds *bounds)
 {
-    enum { CHAINS = 4 };
-    vec largest[CHAINS], check[CHAINS]; /* check: NaN with the first element that is not finite */
     UNROLL
-    for (int i = 0; i < CHAINS; i++) largest[i] = check[i] = vec_zero();
-    for (int64_t row = 0; row < shape->tile_keys / UNIT_ELEMENTS; row++) {
-        real *dst = tile_v ? tile_v + row * shape->v_stride : NULL;
-        const void *rows[UNIT_ELEMENTS];
-        for (int i = 0; i < UNIT_ELEMENTS; i++) {
-            int64_t key = row * UNIT_ELEMENTS - offset + i;
-            bool present = key >= 0 && key < count;
-            rows[i] = present ? (const char *)src + (size_t)(key * shape->d_v) * size : NULL;
-        }
-        int64_t c = 0;
-        for (; c + CHAINS * LANES <= shape->d_v; c += CHAINS * LANES) {
-            UNROLL
-            for (int i = 0; i < CHAINS; i++)
-                pack_values(rows, type, size, c + i * LANES, LANES, &largest[i], &check[i], dst);
-        }
-        for (; c < shape->v_stride; c += LANES)
-            pack_values(rows, type, size, c, shape->d_v - c, &largest[0], &check[0], dst);
-    }
+    for (int i = 0; i < VALUE_CHAINS; i++) bounds->largest[i] = bounds->check[i] = vec_zero();
+}
+
+/* The largest magnitude; infinity when an element is not finite. */
+INLINE double value_bounds_most(value_bounds *bounds)
+{
+    vec *largest = bounds->largest, *check = bounds->check;
     UNROLL
-    for (int i = 0; i < CHAINS; i++) {
+    for (int i = 0; i < VALUE_CHAINS; i++) {
 #if BRAIN
         /* Bits of magnitudes, infinity and NaN among them. */
         vec first = UNIT_ELEMENTS == 2 ? vec_first_brain(largest[i]) : largest[i],
@@ -284,122 +291,54 @@ INLINE double pack_v_from(const lsp_tile_shape *shape, const void *src, lsp_dtyp
     return pack_largest(largest[0], check[0]);
 }
 
+/* Keys [key, key_end) of a tile, whole units, to `dst`, or to nowhere: then they are looked at alone. */
+INLINE void pack_v_from(const lsp_tile_shape *shape, const lsp_stored_rows *from, lsp_dtype type, size_t size,
+                        int64_t key, int64_t key_end, real *dst, value_bounds *bounds)
+{
+    for (; key < key_end; key += UNIT_ELEMENTS, dst = dst ? dst + shape->v_stride : NULL) {
+        const void *rows[UNIT_ELEMENTS];
+        for (int i = 0; i < UNIT_ELEMENTS; i++) {
+            int64_t row = key - from->offset + i;
+            bool present = row >= 0 && row < from->count;
+            rows[i] = present ? (const char *)from->src + (size_t)(row * shape->d_v) * size : NULL;
+        }
+        int64_t c = 0;
+        for (; c + VALUE_CHAINS * LANES <= shape->d_v; c += VALUE_CHAINS * LANES) {
+            UNROLL
+            for (int i = 0; i < VALUE_CHAINS; i++)
+                pack_values(rows, type, size, c + i * LANES, LANES, &bounds->largest[i], &bounds->check[i],
+                            dst);
+        }
+        for (; c < shape->v_stride; c += LANES)
+            pack_values(rows, type, size, c, shape->d_v - c, &bounds->largest[0], &bounds->check[0], dst);
+    }
+}
+
+/* The same from any type; the largest magnitude. */
+static double pack_value_rows(const lsp_tile_shape *shape, const lsp_stored_rows *from, int64_t key,
+                              int64_t key_end, void *dst)
+{
+    value_bounds bounds;
+    value_bounds_start(&bounds);
+    switch (from->type) {
+    case LSP_F16: pack_v_from(shape, from, LSP_F16, 2, key, key_end, dst, &bounds); break;
+    case LSP_BF16: pack_v_from(shape, from, LSP_BF16, 2, key, key_end, dst, &bounds); break;
+    case LSP_F32: pack_v_from(shape, from, LSP_F32, 4, key, key_end, dst, &bounds); break;
+    default: pack_v_from(shape, from, LSP_F64, 8, key, key_end, dst, &bounds);
+    }
+    return value_bounds_most(&bounds);
+}
+
 static double pack_v(const lsp_tile_shape *shape, const void *src, lsp_dtype type, int64_t offset,
                      int64_t count, void *tile_v)
 {
     const lsp_dtype same = BRAIN ? LSP_BF16 : LSP_REAL;
-    if (!tile_v) return pack_v_from(shape, src, same, lsp_dtype_size(same), 0, shape->tile_keys, NULL);
-    switch (type) {
-    case LSP_F16: return pack_v_from(shape, src, LSP_F16, 2, offset, count, tile_v);
-    case LSP_BF16: return pack_v_from(shape, src, LSP_BF16, 2, offset, count, tile_v);
-    case LSP_F32: return pack_v_from(shape, src, LSP_F32, 4, offset, count, tile_v);
-    default: return pack_v_from(shape, src, LSP_F64, 8, offset, count, tile_v);
-    }
+    const lsp_stored_rows from = {src, type, offset, count};
+    if (tile_v) return pack_value_rows(shape, &from, 0, shape->tile_keys, tile_v);
+    value_bounds bounds;
+    value_bounds_start(&bounds);
+    pack_v_from(shape, &from, same, lsp_dtype_size(same), 0, shape->tile_keys, NULL, &bounds);
+    return value_bounds_most(&bounds);
 }
-
-#if BRAIN
-/* Rows of units; the factor is left to the scores (score_factor), but for its sign. */
-INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size_t size, int64_t rows,
-                              double factor, real *q)
-{
-    int64_t units = lsp_round_up(d_k, PAIR) / UNIT_ELEMENTS;
-    vec sign = vec_set(factor < 0 ? -1.0F : (float)factor == 0 ? 0.0F : 1.0F);
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t u = 0; u < units; u += LANES) {
-            int64_t first = r * d_k + u * UNIT_ELEMENTS, left = d_k - u * UNIT_ELEMENTS;
-            vec value = vec_mul(sign, pack_load(src, type, size, first, left));
-#    ifdef VEC_HAS_PAIRS
-            value = unit_join(value, vec_mul(sign, pack_load(src, type, size, first + LANES, left - LANES)));
-#    endif
-            vec_store_part(q + r * units + u, value, (int)lsp_min(LANES, units - u));
-        }
-    }
-}
-#else
-/* The product with the factor is taken in double and rounded once: a factor rounded to f32 first would change
- * every score by the same relative error. */
-INLINE void pack_queries_from(int64_t d_k, const void *src, lsp_dtype type, size_t size, int64_t rows,
-                              double factor, real *q)
-{
-    enum { BUFFER = 64 };
-    int64_t count = rows * d_k;
-    if (type == LSP_F64) {
-        for (int64_t i = 0; i < count; i++) q[i] = (real)(((const double *)src)[i] * factor);
-        return;
-    }
-    for (int64_t i = 0; i < count; i += BUFFER) {
-        int64_t width = lsp_min(BUFFER, count - i);
-        real lanes[BUFFER];
-        for (int64_t j = 0; j < width; j += LANES) {
-            pack_prefetch((const char *)src + (size_t)(i + j) * size);
-            vec_store(lanes + j, pack_load(src, type, size, i + j, width - j));
-        }
-        for (int64_t j = 0; j < width; j++) q[i + j] = (real)((double)lanes[j] * factor);
-    }
-}
-#endif
-
-static void pack_queries(int64_t d_k, const void *src, lsp_dtype type, int64_t rows, double factor, void *q)
-{
-    switch (type) {
-    case LSP_F16: pack_queries_from(d_k, src, LSP_F16, 2, rows, factor, q); break;
-    case LSP_BF16: pack_queries_from(d_k, src, LSP_BF16, 2, rows, factor, q); break;
-    case LSP_F32: pack_queries_from(d_k, src, LSP_F32, 4, rows, factor, q); break;
-    default: pack_queries_from(d_k, src, LSP_F64, 8, rows, factor, q);
-    }
-}
-
-#if BRAIN
-INLINE double packed_number(const void *q, int64_t index)
-{
-#    ifdef VEC_HAS_PAIRS
-    uint32_t bits = (uint32_t)((const uint16_t *)q)[index] << 16;
-    float number;
-    memcpy(&number, &bits, sizeof number);
-    return (double)number;
-#    else
-    return (double)((const float *)q)[index];
-#    endif
-}
-
-/* In one order on every instruction set: bits of weights depend on whether a maximum stays. */
-static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
-{
-    enum { CHAINS = 8 };
-    int64_t width = lsp_round_up(d_k, PAIR);
-    for (int64_t first = 0; first < rows * width; first += width) {
-        double sums[CHAINS] = {0}, sum = 0;
-        int64_t d = 0;
-        for (; d + CHAINS <= width; d += CHAINS) {
-            for (int i = 0; i < CHAINS; i++) {
-                double x = packed_number(q, first + d + i);
-                sums[i] += x * x;
-            }
-        }
-        for (; d < width; d++) {
-            double x = packed_number(q, first + d);
-            sums[0] += x * x;
-        }
-        for (int i = 0; i < CHAINS; i++) sum += sums[i];
-        *norm++ = sqrt(sum);
-    }
-}
-#else
-static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
-{
-    for (int64_t r = 0; r < rows; r++) {
-        const real *row = (const real *)q + r * d_k;
-        vec squares = vec_zero();
-        for (int64_t d = 0; d < d_k; d += LANES) {
-            vec part = d + LANES <= d_k ? vec_load(row + d) : vec_load_part(row + d, (int)(d_k - d));
-            squares = vec_fma(part, part, squares);
-        }
-        real lanes[LANES], sum = (real)0;
-        vec_store(lanes, squares);
-        for (int i = 0; i < LANES; i++) sum += lanes[i];
-        norm[r] = sqrt((double)sum);
-    }
-}
-#endif
 
 #endif

@@ -28,6 +28,8 @@ typedef struct row_group {
     const unit *q[ROW_TILE];
     real *p[ROW_TILE]; /* [tile_keys] scores, then units of probabilities */
     unit *edge;        /* [2][PAIR / UNIT_ELEMENTS][v_stride] */
+    unit *strip;       /* of stored K, or STRIP_KEYS rows of stored V */
+    real *carry;       /* [ROW_TILE][v_stride] sums over the strips of stored V met so far */
     real *out[ROW_TILE];
     real *max[ROW_TILE], *sum[ROW_TILE];
     int64_t row_begin[ROW_TILE], row_end[ROW_TILE];
@@ -54,7 +56,9 @@ INLINE int64_t scores_stride(const lsp_tile_shape *shape)
 
 static size_t scratch_bytes(const lsp_tile_shape *shape)
 {
-    return (size_t)(ROW_TILE * scores_stride(shape) + 2 * PAIR * shape->v_stride) * sizeof(real);
+    return (size_t)(ROW_TILE * (scores_stride(shape) + shape->v_stride) + 2 * PAIR * shape->v_stride +
+                    STRIP_KEYS * lsp_max(shape->k_depth, shape->v_stride)) *
+           sizeof(real);
 }
 
 INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void *scratch)
@@ -64,6 +68,8 @@ INLINE void row_group_start(row_group *group, const lsp_tile_shape *shape, void 
     group_ahead_start(&group->ahead, scratch);
     for (int r = 0; r < ROW_TILE; r++) group->p[r] = (real *)scratch + r * scores_stride(shape);
     group->edge = (unit *)(void *)((real *)scratch + ROW_TILE * scores_stride(shape));
+    group->carry = (real *)scratch + ROW_TILE * scores_stride(shape) + 2 * PAIR * shape->v_stride;
+    group->strip = (unit *)(void *)(group->carry + ROW_TILE * shape->v_stride);
 }
 
 /* What scores are still to be multiplied by after packing; positive, as packing took the sign. */

@@ -9,7 +9,7 @@
 #include "kernel/entries.h"
 #include "kernel/finish.h"
 #include "kernel/fold.h"
-#include "kernel/pack.h"
+#include "kernel/pack_queries.h"
 #include "kernel/pool.h"
 #include "kernel/select.h"
 #include "kernel/tile_map.h"
@@ -32,9 +32,15 @@ static void row_group_advance(row_group *group, const lsp_tile_shape *shape, con
                               const lsp_key_tile *tile)
 {
     row_group_settle(group, shape->d_v);
-    tile_scores(group, shape, rule, tile->k);
-    tile_softmax(group);
-    tile_values(group, shape, tile);
+    if (tile->k) {
+        tile_scores(group, shape, rule, tile->k);
+        tile_softmax(group);
+        tile_values(group, shape, tile);
+    } else {
+        tile_scores_stored(group, shape, rule, &tile->stored_k);
+        tile_softmax(group);
+        tile_values_stored(group, shape, &tile->stored_v);
+    }
     group->rows = 0;
 }
 

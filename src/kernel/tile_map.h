@@ -210,17 +210,9 @@ static bool look_registers(const look_call *call, row_group *group, look_group *
 static void look_scores(const look_call *call, row_group *group, const look_group *look, int64_t strip)
 {
     int64_t begin = strip * STRIP_KEYS, end = begin + STRIP_KEYS;
-    const unit *k = call->tile->k;
-    switch (group->rows) {
-    case 1: scores_rows(1, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
-    case 2: scores_rows(2, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
-    case 3: scores_rows(3, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
-#    if ROW_TILE > 4
-    case 4: scores_rows(4, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
-    case 5: scores_rows(5, SCORES_KEEP, group, call->shape, k, strip, strip + 1); break;
-#    endif
-    default: scores_rows(ROW_TILE, SCORES_KEEP, group, call->shape, k, strip, strip + 1);
-    }
+    const int64_t depth = call->shape->k_depth / UNIT_ELEMENTS;
+    scores_start(group->rows, group);
+    scores_kept(group, depth, (const unit *)call->tile->k + strip * depth * STRIP_KEYS, strip, strip + 1);
     for (int r = 0; r < group->rows; r++) {
         real *p = group->p[r];
         if (look->ruled) scores_rule(group, r, call->rule, strip, strip + 1);

@@ -4,6 +4,7 @@
 #ifndef LSP_KERNEL_TILE_SCORES_H
 #define LSP_KERNEL_TILE_SCORES_H
 
+#include "kernel/pack.h"
 #include "kernel/product.h"
 #include "kernel/row_group.h"
 #include "kernel/tile_softmax.h"
@@ -163,23 +164,35 @@ INLINE void scores_step(const int rows, const scores_use use, row_group *group, 
     }
 }
 
-INLINE void scores_start(const int rows, row_group *group)
+INLINE void scores_start(int rows, row_group *group)
 {
-    UNROLL
     for (int r = 0; r < rows; r++)
         for (int g = 0; g < SUM_VECS; g++)
             group->lane_max[r][g] = vec_set(-(real)INFINITY), group->lane_sum[r][g] = vec_zero();
 }
 
-/* Over the strips [strip, strip_end). Of what no row sees there scores_mask writes what is missing. */
-INLINE void scores_rows(const int rows, const scores_use use, row_group *group, const lsp_tile_shape *shape,
-                        const unit *tile_k, int64_t strip, int64_t strip_end)
+/* Over the strips [strip, strip_end), of which `k` is the first. Of what no row sees there scores_mask writes what is missing. */
+INLINE void scores_rows(const int rows, const scores_use use, row_group *group, int64_t depth, const unit *k,
+                        int64_t strip, int64_t strip_end)
 {
-    int64_t depth = shape->k_depth / UNIT_ELEMENTS;
-    scores_start(rows, group);
-    for (; strip < strip_end; strip++)
+    for (; strip < strip_end; strip++, k += depth * STRIP_KEYS)
         for (int column = 0; column < STRIP_KEYS; column += STEP_KEYS)
-            scores_step(rows, use, group, depth, tile_k + strip * depth * STRIP_KEYS, strip, column);
+            scores_step(rows, use, group, depth, k, strip, column);
+}
+
+/* The same for any number of rows, whose scores are stored. */
+static void scores_kept(row_group *group, int64_t depth, const unit *k, int64_t strip, int64_t strip_end)
+{
+    switch (group->rows) {
+    case 1: scores_rows(1, SCORES_KEEP, group, depth, k, strip, strip_end); break;
+    case 2: scores_rows(2, SCORES_KEEP, group, depth, k, strip, strip_end); break;
+    case 3: scores_rows(3, SCORES_KEEP, group, depth, k, strip, strip_end); break;
+#if ROW_TILE > 4
+    case 4: scores_rows(4, SCORES_KEEP, group, depth, k, strip, strip_end); break;
+    case 5: scores_rows(5, SCORES_KEEP, group, depth, k, strip, strip_end); break;
+#endif
+    default: scores_rows(ROW_TILE, SCORES_KEEP, group, depth, k, strip, strip_end);
+    }
 }
 
 /* The powers of a fused group's keys of which some row does not see all. */
@@ -198,7 +211,6 @@ static __attribute__((noinline)) void scores_cut(row_group *group, const lsp_til
                                                  const unit *tile_k, int64_t strip, int64_t strip_end)
 {
     int64_t depth = shape->k_depth / UNIT_ELEMENTS;
-    scores_start(ROW_TILE, group);
     for (; strip < strip_end; strip++) {
         const unit *k = tile_k + strip * depth * STRIP_KEYS;
         for (int column = 0; column < STRIP_KEYS; column += STEP_KEYS) {
@@ -254,6 +266,18 @@ static void scores_mask(row_group *group, int r, int64_t strip, int64_t strip_en
         for (int g = 0; g < SUM_VECS; g++) maxima[g] = vec_max(maxima[g], vec_load(p + j + g * LANES));
 }
 
+/* What a rule and sights make of stored scores. */
+static void scores_end(row_group *group, const lsp_score_rule *rule, int64_t strip, int64_t strip_end)
+{
+    bool ruled = rule->softcap != 0 || rule->slope != 0;
+    for (int r = 0; r < group->rows; r++) {
+        if (ruled) scores_rule(group, r, rule, strip, strip_end);
+        bool whole = group->row_begin[r] <= strip * STRIP_KEYS && group->row_end[r] >= strip_end * STRIP_KEYS;
+        if (ruled || !whole) scores_mask(group, r, strip, strip_end);
+    }
+    if (BRAIN && ruled) group->factor = (real)1;
+}
+
 static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp_score_rule *rule,
                         const unit *tile_k)
 {
@@ -262,35 +286,39 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
     group->factor = score_factor(rule);
     group_ahead_spread(&group->ahead, (strip_end - strip) * (STRIP_KEYS / BLOCK_KEYS),
                        lsp_ceil_div(depth, piece));
+    scores_start(group->rows, group);
+    const unit *k = tile_k + strip * depth * STRIP_KEYS;
     bool all_seen = group->seen_begin <= strip * STRIP_KEYS && group->seen_end >= strip_end * STRIP_KEYS;
     if (group->fused && group->rows == ROW_TILE &&
         (!group->sifts || (all_seen && group->end - group->begin == shape->tile_keys))) {
         if (!all_seen)
             scores_cut(group, shape, tile_k, strip, strip_end);
         else if (group->sifts)
-            scores_rows(ROW_TILE, SCORES_SIFT, group, shape, tile_k, strip, strip_end);
+            scores_rows(ROW_TILE, SCORES_SIFT, group, depth, k, strip, strip_end);
         else
-            scores_rows(ROW_TILE, SCORES_POWER, group, shape, tile_k, strip, strip_end);
+            scores_rows(ROW_TILE, SCORES_POWER, group, depth, k, strip, strip_end);
         return;
     }
     group->fused = false;
-    switch (group->rows) {
-    case 1: scores_rows(1, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
-    case 2: scores_rows(2, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
-    case 3: scores_rows(3, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
-#if ROW_TILE > 4
-    case 4: scores_rows(4, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
-    case 5: scores_rows(5, SCORES_KEEP, group, shape, tile_k, strip, strip_end); break;
-#endif
-    default: scores_rows(ROW_TILE, SCORES_KEEP, group, shape, tile_k, strip, strip_end);
+    scores_kept(group, depth, k, strip, strip_end);
+    scores_end(group, rule, strip, strip_end);
+}
+
+/* The same with K as it is stored: a strip is packed and met at once. */
+static __attribute__((noinline)) void tile_scores_stored(row_group *group, const lsp_tile_shape *shape,
+                                                         const lsp_score_rule *rule,
+                                                         const lsp_stored_rows *stored)
+{
+    int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
+    pack_bounds unused = {vec_zero(), vec_zero()};
+    group->factor = score_factor(rule);
+    group->fused = false;
+    scores_start(group->rows, group);
+    for (int64_t s = strip; s < strip_end; s++) {
+        pack_strips(shape, stored, s * STRIP_KEYS, (s + 1) * STRIP_KEYS, group->strip, &unused);
+        scores_kept(group, shape->k_depth / UNIT_ELEMENTS, group->strip, s, s + 1);
     }
-    bool ruled = rule->softcap != 0 || rule->slope != 0;
-    for (int r = 0; r < group->rows; r++) {
-        if (ruled) scores_rule(group, r, rule, strip, strip_end);
-        bool whole = group->row_begin[r] <= strip * STRIP_KEYS && group->row_end[r] >= strip_end * STRIP_KEYS;
-        if (ruled || !whole) scores_mask(group, r, strip, strip_end);
-    }
-    if (BRAIN && ruled) group->factor = (real)1;
+    scores_end(group, rule, strip, strip_end);
 }
 
 #endif

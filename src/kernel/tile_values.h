@@ -4,6 +4,7 @@
 #ifndef LSP_KERNEL_TILE_VALUES_H
 #define LSP_KERNEL_TILE_VALUES_H
 
+#include "kernel/pack.h"
 #include "kernel/product.h"
 #include "kernel/row_group.h"
 
@@ -16,7 +17,9 @@ typedef struct values_part {
     const lsp_tile_shape *shape;
     const unit *tile_v;
     const uint16_t *stored_v; /* bf16 in place of it, or NULL */
-    const unit *edge; /* [2] copies of the units cut by begin and by end; NULL: nothing to leave out */
+    const unit *edge;      /* [2] copies of the units cut by begin and by end; NULL: nothing to leave out */
+    real *carry;           /* [ROW_TILE][v_stride] sums to go on with; NULL: a tile at once */
+    int64_t first, height; /* the keys that tile_v has */
     int row;
     int64_t begin, end;
 } values_part;
@@ -45,12 +48,12 @@ INLINE void values_product(const int rows, const int cols, const values_part *pa
     }
     values_weights(rows, part, begin, p);
     if (SWAP && part->stored_v) {
-        const uint16_t *from = part->stored_v + begin * stride + column;
+        const uint16_t *from = part->stored_v + (begin - part->first) * stride + column;
         product_add_rows(rows, cols, end - begin, p, (unit_rows){NULL, from}, stride, acc);
         return;
     }
     product_add(rows, cols, (end - begin) / UNIT_ELEMENTS, p,
-                part->tile_v + begin / UNIT_ELEMENTS * stride + column, stride, acc);
+                part->tile_v + (begin - part->first) / UNIT_ELEMENTS * stride + column, stride, acc);
     if (PAIR > 1 && part->edge && end < part->end) {
         values_weights(rows, part, end, p);
         product_add(rows, cols, PAIR / UNIT_ELEMENTS, p, part->edge + PAIR / UNIT_ELEMENTS * stride + column,
@@ -70,33 +73,46 @@ INLINE void values_store(const int cols, int64_t left, real *out, const vec *acc
     }
 }
 
+/* o = o alpha + acc for one row. */
+INLINE void values_add(const int cols, const row_group *group, int r, int64_t column, int64_t d_v,
+                       const vec *acc)
+{
+    real *out = group->out[r] + column;
+    vec alpha = vec_set(group->alpha[r]);
+    if (group->fresh) {
+        values_store(cols, d_v - column, out, acc);
+        return;
+    }
+    UNROLL
+    for (int c = 0; c < cols; c++) {
+        int64_t left = d_v - column - c * LANES;
+        if (left >= LANES)
+            vec_store(out + c * LANES, vec_fma(vec_load(out + c * LANES), alpha, acc[c]));
+        else if (left > 0)
+            vec_store_part(out + c * LANES, vec_fma(vec_load_part(out + c * LANES, (int)left), alpha, acc[c]),
+                           (int)left);
+    }
+}
+
 /* o = o alpha + sum_j p_j v_j for `rows` rows and `cols` vectors of columns (constants). Every tile has an
  * accumulator of its own, so that the error does not grow with the number of keys. */
 INLINE void values_block(const int rows, const int cols, const values_part *part, int64_t column)
 {
-    const row_group *group = part->group;
-    int64_t d_v = part->shape->d_v;
+    real *carry = part->carry ? part->carry + part->row * part->shape->v_stride + column : NULL;
     register_tile acc;
     tile_zero(rows, cols, acc);
+    UNROLL
+    for (int r = 0; r < rows && carry; r++) {
+        UNROLL
+        for (int c = 0; c < cols; c++) acc[r][c] = vec_load(carry + r * part->shape->v_stride + c * LANES);
+    }
     values_product(rows, cols, part, column, acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
-        real *out = group->out[part->row + r] + column;
-        vec alpha = vec_set(group->alpha[part->row + r]);
-        if (group->fresh) {
-            values_store(cols, d_v - column, out, acc[r]);
-            continue;
-        }
         UNROLL
-        for (int c = 0; c < cols; c++) {
-            int64_t left = d_v - column - c * LANES;
-            if (left >= LANES)
-                vec_store(out + c * LANES, vec_fma(vec_load(out + c * LANES), alpha, acc[r][c]));
-            else if (left > 0)
-                vec_store_part(out + c * LANES,
-                               vec_fma(vec_load_part(out + c * LANES, (int)left), alpha, acc[r][c]),
-                               (int)left);
-        }
+        for (int c = 0; c < cols && carry; c++)
+            vec_store(carry + r * part->shape->v_stride + c * LANES, acc[r][c]);
+        if (!carry) values_add(cols, part->group, part->row + r, column, part->shape->d_v, acc[r]);
     }
 }
 
@@ -124,8 +140,8 @@ static void values_edges(const values_part *part, unit *edge)
     int64_t stride = part->shape->v_stride, keys[2] = {part->begin / PAIR * PAIR, part->end / PAIR * PAIR};
     for (int side = 0; side < 2 && PAIR > 1; side++) {
         unit *copy = edge + side * (PAIR / UNIT_ELEMENTS) * stride;
-        if (keys[side] >= part->shape->tile_keys) break;
-        memcpy(copy, part->tile_v + keys[side] / UNIT_ELEMENTS * stride,
+        if (keys[side] >= part->first + part->height) break;
+        memcpy(copy, part->tile_v + (keys[side] - part->first) / UNIT_ELEMENTS * stride,
                (size_t)(PAIR / UNIT_ELEMENTS * stride) * sizeof(unit));
         for (int i = 0; i < PAIR; i++) {
             int64_t key = keys[side] + i;
@@ -139,36 +155,76 @@ static void values_edges(const values_part *part, unit *edge)
     }
 }
 
+/* All rows of a group over the part's keys. */
+INLINE void values_all(const values_part *part)
+{
+    switch (part->group->rows) {
+    case 1: values_rows(1, part); break;
+    case 2: values_rows(2, part); break;
+    case 3: values_rows(3, part); break;
+#if ROW_TILE > 4
+    case 4: values_rows(4, part); break;
+    case 5: values_rows(5, part); break;
+#endif
+    default: values_rows(ROW_TILE, part);
+    }
+}
+
+/* The same, each row over its own keys among them: an unseen key has p = 0, which adds nothing unless its v is NaN or
+ * Inf. */
+static void values_apart(values_part *part)
+{
+    const int64_t begin = part->begin, end = part->end;
+    part->edge = part->group->edge;
+    for (part->row = 0; part->row < part->group->rows; part->row++) {
+        part->begin = lsp_max(begin, part->group->row_begin[part->row]);
+        part->end = lsp_min(end, part->group->row_end[part->row]);
+        if (part->begin >= part->end) continue;
+        values_edges(part, part->group->edge);
+        values_rows(1, part);
+    }
+}
+
 static void tile_values(const row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile)
 {
     values_part part = {.group = group, .shape = shape, .begin = group->begin, .end = group->end};
+    part.height = shape->tile_keys;
     part.tile_v = tile->v_stored ? NULL : tile->v;
     part.stored_v = tile->v_stored ? tile->v : NULL;
-    /* An unseen key has p = 0, which adds nothing unless its v is NaN or Inf: then every row walks its
-     * own keys. */
-    if (tile->v_max == INFINITY && PAIR > 1 && group->same_sight) {
+    if (tile->v_max == INFINITY && !group->same_sight) {
+        values_apart(&part);
+        return;
+    }
+    if (tile->v_max == INFINITY && PAIR > 1) {
         values_edges(&part, group->edge);
         part.edge = group->edge;
     }
-    if (tile->v_max == INFINITY && !group->same_sight) {
-        for (part.row = 0; part.row < group->rows; part.row++) {
-            part.begin = group->row_begin[part.row], part.end = group->row_end[part.row];
-            values_edges(&part, group->edge);
-            part.edge = group->edge;
-            values_rows(1, &part);
+    values_all(&part);
+}
+
+/* The same with V as it is stored: a strip's height of rows is packed and met at once, in the same order. */
+static __attribute__((noinline)) void tile_values_stored(const row_group *group, const lsp_tile_shape *shape,
+                                                         const lsp_stored_rows *stored)
+{
+    const int64_t stride = shape->v_stride;
+    values_part part = {.group = group, .shape = shape, .carry = group->carry, .height = STRIP_KEYS};
+    part.tile_v = group->strip;
+    memset(group->carry, 0, (size_t)(group->rows * stride) * sizeof(real));
+    for (int64_t key = group->begin / STRIP_KEYS * STRIP_KEYS; key < group->end; key += STRIP_KEYS) {
+        double most = pack_value_rows(shape, stored, key, key + STRIP_KEYS, group->strip);
+        part.first = key;
+        part.begin = lsp_max(key, group->begin), part.end = lsp_min(key + STRIP_KEYS, group->end);
+        part.row = 0, part.edge = NULL;
+        if (most == INFINITY)
+            values_apart(&part);
+        else
+            values_all(&part);
+    }
+    for (int r = 0; r < group->rows; r++)
+        for (int64_t column = 0; column < stride; column += LANES) {
+            vec sum = vec_load(group->carry + r * stride + column);
+            values_add(1, group, r, column, shape->d_v, &sum);
         }
-        return;
-    }
-    switch (group->rows) {
-    case 1: values_rows(1, &part); break;
-    case 2: values_rows(2, &part); break;
-    case 3: values_rows(3, &part); break;
-#if ROW_TILE > 4
-    case 4: values_rows(4, &part); break;
-    case 5: values_rows(5, &part); break;
-#endif
-    default: values_rows(ROW_TILE, &part);
-    }
 }
 
 #endif

@@ -93,12 +93,24 @@ static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_
                           .v_max = bounds->v_max};
 }
 
+/* Left to the kernel to pack, a strip at a time: for rows of one register tile that alone meet it. */
+static lsp_key_tile stored_one(const lsp_attention *plan, const stored_tile *from)
+{
+    const lsp_attention_desc *d = &plan->problem.desc;
+    return (lsp_key_tile){.first = from->first,
+                          .k_norm = INFINITY,
+                          .v_max = INFINITY,
+                          .stored_k = {from->k, d->k_type, from->offset, from->count},
+                          .stored_v = {from->v, d->v_type, from->offset, from->count}};
+}
+
 /* A tile in one of the thread's places, packed unless it still stands there; the one after it is asked for as it
  * stands in the panel. */
-static lsp_key_tile pack_one(lsp_attention *plan, const panel_work *w, int64_t tile, int thread)
+static lsp_key_tile pack_one(lsp_attention *plan, const panel_work *w, int64_t tile, bool stored, int thread)
 {
     int64_t index = thread * plan->room_tiles + tile % plan->room_tiles;
     stored_tile from = tile_in_panel(plan, w, tile);
+    if (stored) return stored_one(plan, &from);
     if (plan->held[index] != tile) pack_tile(plan, &from, index);
     plan->held[index] = tile;
     lsp_key_tile packed = packed_tile(plan, from.first, index);
@@ -216,6 +228,8 @@ static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t u
     if (least >= tiles.key_end || !lsp_attention_may_see(plan, plan->matrices[first].batch, begin, rows,
                                                          tiles.key_begin, tiles.key_end))
         return done;
+    const bool stored = matrices == 1 && rows <= plan->kernel->row_tile &&
+                        lsp_partition_few_rows(&plan->partition, plan->group_rank);
     for (int64_t i = 0; i < matrices; i++)
         done.pairs += lsp_chunk_open(p, first + i, begin, rows, tiles.key_begin, tiles.key_end, room,
                                      i * rows, &chunks[i]);
@@ -223,7 +237,7 @@ static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t u
         /* The matrices of a unit have the same rows, and so the same sights. */
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
         if (place.first < least || !lsp_chunk_sees(&chunks[0], &place)) continue;
-        lsp_key_tile tile = pack_one(plan, w, t, thread);
+        lsp_key_tile tile = pack_one(plan, w, t, stored, thread);
         if (is_last(plan, &chunks[0], &tiles, t)) ask_queries(p, w, unit, begin, rows, &tile);
         for (int64_t i = 0; i < matrices; i++) lsp_chunk_attend(plan, &chunks[i], &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);
