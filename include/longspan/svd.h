@@ -36,7 +36,9 @@ typedef struct lsp_svd_pause {
 } lsp_svd_pause;
 
 typedef struct lsp_svd_options {
-    int64_t rank; /* singular values, more than min(n, m) are cut; 0 (only with a tolerance): all */
+    int64_t
+        rank; /* singular values, more than min(n, m) are cut; 0 (only with a tolerance): all, or as many as a
+                     Krylov basis gives */
     double
         tolerance; /* above 0: the least rank at which ||W - W_r||_F <= tolerance ||W||_F, by the certificate,
                          but rank at most; 0: rank is fixed */
@@ -71,7 +73,7 @@ typedef struct lsp_svd {
     double *v;          /* [keys of this rank][rank] */
     int64_t rows, keys; /* of this rank */
     lsp_svd_certificate certificate;
-    bool tolerance_met;      /* false: rank was reached before; true also without a tolerance */
+    bool tolerance_met;      /* false: the most ranks were reached before; true also without a tolerance */
     int64_t basis;           /* columns of the Krylov basis; min(n, m) for the full decomposition */
     int64_t attempts;        /* ranks tried, each from the beginning */
     double seconds;          /* of this rank */
@@ -80,8 +82,10 @@ typedef struct lsp_svd {
 
 /* Collective. By a randomised block Krylov method that never forms W (Halko, Martinsson, Tropp 2011; Musco and
  * Musco 2015). op has its operands bound. Memory of a rank: about 8 (steps + 2) (rank + oversample) bytes for
- * each of its rows and keys. The result is owned by the caller: lsp_svd_destroy.
- * Errors: LSP_ERR_USAGE (options), LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT, LSP_ERR_RANK. */
+ * each of its rows and keys. The basis, min((steps + 1) (rank + oversample), n, m), has 8192 columns at most. The
+ * result is owned by the caller: lsp_svd_destroy.
+ * Errors: LSP_ERR_USAGE (options), LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT (memory; a larger basis, before
+ * anything is computed), LSP_ERR_RANK. */
 lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_svd **out);
 
 /* Collective, inside of lsp_svd_pause.rest only; otherwise as lsp_checkpoint_save. On the same number of ranks a

@@ -14,6 +14,7 @@ typedef struct lsp_certificate {
     lsp_lowrank_certificate lowrank;
     const lsp_lowrank_head *heads; /* [lowrank.heads], the plan's */
     const int64_t *head_of;        /* head of the file that each is; NULL: the same. Borrowed */
+    int64_t asked;                 /* attention.rank, 0: not given */
     bool leak;                     /* there is a mask, which truncation does not keep */
 } lsp_certificate;
 

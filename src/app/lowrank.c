@@ -11,9 +11,19 @@ lsp_status lsp_lowrank_certificate_make(const lsp_attention_desc *desc, const ls
                                         lsp_certificate *c)
 {
     int64_t count = 0;
+    c->asked = desc->rank;
     c->leak = desc->mask != LSP_MASK_NONE || desc->documents;
     lsp_status status = lsp_lowrank_get_certificate(plan, &c->lowrank);
     return status == LSP_OK ? lsp_lowrank_get_heads(plan, &c->heads, &count) : status;
+}
+
+void lsp_lowrank_print_unmet(int64_t heads, int64_t rank, int64_t asked)
+{
+    if (heads > 0)
+        (void)printf("  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64 "%s\n",
+                     heads, heads == 1 ? "" : "s", rank,
+                     asked > 0 ? "; raise attention.rank"
+                               : ", the largest with these attention.steps and attention.oversample");
 }
 
 void lsp_lowrank_certificate_print(const lsp_certificate *c)
@@ -33,10 +43,7 @@ void lsp_lowrank_certificate_print(const lsp_certificate *c)
             "           is smaller is lost in the difference of ||W||^2 and the singular values'; f64 "
             "tells more\n",
             l->unclear, l->unclear == 1 ? "" : "s", l->whole.floor);
-    if (l->unmet > 0)
-        (void)printf("  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64
-                     "; raise attention.rank\n",
-                     l->unmet, l->unmet == 1 ? "" : "s", l->rank);
+    lsp_lowrank_print_unmet(l->unmet, l->rank, c->asked);
     if (c->leak)
         (void)printf(
             "  NOTE     truncated matrices do not keep the mask: rows see later keys a little, or others "

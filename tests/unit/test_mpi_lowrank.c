@@ -256,7 +256,13 @@ static void refusals(void **state)
     d.rank = 1000;
     d.memory_limit = (int64_t)1 << 30;
     expect_refusal(&d, LSP_ERR_LIMIT, "attention.rank");
+    d.memory_limit = 0;
+    d.rank = 2715;
+    expect_refusal(&d, LSP_ERR_LIMIT, "8193 columns, more than the 8192");
     lsp_attention *plan = NULL;
+    d.rank = 2714;
+    assert_int_equal(lsp_attention_create(ctx, &d, &plan), LSP_OK);
+    lsp_attention_destroy(&plan);
     lsp_lowrank_certificate certificate;
     const void *values;
     d = good;

@@ -178,6 +178,29 @@ static void rank_from_a_tolerance(void **state)
     free_problem(&p);
 }
 
+/* 100 documents, each with a singular value of 1; with 100 steps a block has no more than 81 columns, which are rank 65. */
+static void rank_from_a_tolerance_ends_with_the_basis(void **state)
+{
+    (void)state;
+    enum { DOCUMENTS = 100, LENGTH = 83, MOST = 8192 / 101 - 16 };
+    int64_t offsets[DOCUMENTS + 1];
+    for (int i = 0; i <= DOCUMENTS; i++) offsets[i] = i * LENGTH;
+    problem p = make_problem(DOCUMENTS * LENGTH, DOCUMENTS * LENGTH, 2, 0);
+    p.desc.compute = LSP_F64;
+    p.desc.documents = offsets;
+    p.desc.document_count = DOCUMENTS;
+    lsp_svd_options options = lsp_svd_defaults();
+    options.steps = 100;
+    options.tolerance = 0.5; /* needs 75 */
+    factors f = must_run(one_thread, &p, &options);
+    assert_int_equal(f.svd.rank, MOST);
+    assert_false(f.svd.tolerance_met);
+    assert_int_equal(f.svd.attempts, 3);
+    assert_true(fabs(f.svd.certificate.frobenius_relative - sqrt((DOCUMENTS - MOST) / 100.0)) < 1e-9);
+    free_svd(&f.svd);
+    free_problem(&p);
+}
+
 static void spectrum_by_hand(void **state)
 {
     (void)state;
@@ -277,6 +300,20 @@ static void refusals(void **state)
     p.q[7] = INFINITY;
     expect_refusal(&p, of_rank(2), LSP_ERR_CONTENT, "W is not finite");
     free_problem(&p);
+    p = make_problem(8300, 8300, 1, 1);
+    options = of_rank(8200); /* 16 more are 24 columns too many */
+    options.steps = 0;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "8216 columns, more than the 8192");
+    options.steps = 2;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "8300 columns");
+    options.rank = 2715;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "these steps 2714");
+    options.tolerance = 0.1; /* what is asked for by name is not cut */
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "these steps 2714");
+    options.rank = 0;
+    options.oversample = 2730;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "attention.oversample");
+    free_problem(&p);
 }
 
 int main(void)
@@ -288,6 +325,7 @@ int main(void)
         cmocka_unit_test(rank_deficient),
         cmocka_unit_test(one_hot_rows),
         cmocka_unit_test(rank_from_a_tolerance),
+        cmocka_unit_test(rank_from_a_tolerance_ends_with_the_basis),
         cmocka_unit_test(spectrum_by_hand),
         cmocka_unit_test(results_repeat),
         cmocka_unit_test(progress_goes_to_the_end),
