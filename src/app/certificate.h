@@ -15,7 +15,7 @@ typedef struct lsp_certificate {
     const lsp_lowrank_head *heads; /* [lowrank.heads], the plan's */
     const int64_t *head_of;        /* head of the file that each is; NULL: the same. Borrowed */
     int64_t asked;                 /* attention.rank, 0: not given */
-    bool leak;                     /* there is a mask, which truncation does not keep */
+    bool leak;                     /* see lsp_lowrank_leaks */
 } lsp_certificate;
 
 /* Collective. Fills the certificate of a computed result; `rows` rows are sampled (0: none). The exact method has

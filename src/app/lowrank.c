@@ -7,12 +7,25 @@
 #include <math.h>
 #include <stdio.h>
 
+bool lsp_lowrank_leaks(const lsp_attention_desc *desc)
+{
+    return desc->mask != LSP_MASK_NONE || desc->documents;
+}
+
+void lsp_lowrank_print_leak(bool leaks)
+{
+    if (leaks)
+        (void)printf(
+            "  NOTE     truncated matrices do not keep the mask: rows see later keys a little, or others "
+            "that it hides\n");
+}
+
 lsp_status lsp_lowrank_certificate_make(const lsp_attention_desc *desc, const lsp_attention *plan,
                                         lsp_certificate *c)
 {
     int64_t count = 0;
     c->asked = desc->rank;
-    c->leak = desc->mask != LSP_MASK_NONE || desc->documents;
+    c->leak = lsp_lowrank_leaks(desc);
     lsp_status status = lsp_lowrank_get_certificate(plan, &c->lowrank);
     return status == LSP_OK ? lsp_lowrank_get_heads(plan, &c->heads, &count) : status;
 }
@@ -44,10 +57,7 @@ void lsp_lowrank_certificate_print(const lsp_certificate *c)
             "tells more\n",
             l->unclear, l->unclear == 1 ? "" : "s", l->whole.floor);
     lsp_lowrank_print_unmet(l->unmet, l->rank, c->asked);
-    if (c->leak)
-        (void)printf(
-            "  NOTE     truncated matrices do not keep the mask: rows see later keys a little, or others "
-            "that it hides\n");
+    lsp_lowrank_print_leak(c->leak);
 }
 
 void lsp_lowrank_add_numbers(cJSON *to, int64_t rank, const lsp_svd_certificate *c, double bound)

@@ -123,9 +123,7 @@ static void print_remarks(const lsp_svd_job *job)
                      "f64 tells more\n",
                      unclear, unclear == 1 ? "" : "s", all.floor);
     lsp_lowrank_print_unmet(unmet, reached, job->options.rank);
-    if (job->input.desc.mask == LSP_MASK_CAUSAL)
-        (void)printf("  NOTE     truncated, the causal matrices let rows see later keys a little (allow_leak "
-                     "= yes)\n");
+    lsp_lowrank_print_leak(lsp_lowrank_leaks(&job->input.desc));
 }
 
 /* Only where the program could not be started again (app/blas_core.c), or the user chose so. */
@@ -235,7 +233,7 @@ cJSON *lsp_svd_json(const lsp_svd_job *job)
     lsp_json_add_number(object, "oversample", (double)o->oversample);
     lsp_json_add_number(object, "steps", (double)o->steps);
     lsp_json_add_number(object, "tolerance", o->tolerance);
-    (void)cJSON_AddBoolToObject(object, "leak", d->mask == LSP_MASK_CAUSAL);
+    (void)cJSON_AddBoolToObject(object, "leak", lsp_lowrank_leaks(d));
     lsp_json_add_phases(object, job->phases);
     lsp_json_add_number(object, "flops", job->flops);
     lsp_json_add_number(object, "seconds_products", job->products.max);

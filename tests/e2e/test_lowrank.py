@@ -388,6 +388,8 @@ class LowRank(Case):
         self.refused(USAGE, "attention.steps", attention__rank=2, attention__steps=-1)
         self.refused(USAGE, "attention.oversample", attention__rank=2, attention__oversample=-1)
         self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, attention__mask="causal")
+        window = dict(attention__mask="window", attention__window_left=5)
+        self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, **window)
         self.refused(USAGE, "bf16", attention__rank=2, compute__dtype="bf16")
         self.refused(USAGE, "head_groups", attention__rank=2, compute__head_groups=2)
 

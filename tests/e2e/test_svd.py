@@ -201,6 +201,22 @@ class Svd(Case):
         self.assertTrue(report["leak"])
         self.assertIn("later keys", self.told.stdout)
 
+    def test_every_mask_leaks(self):
+        """A window on one side needs leave; with keys after the row, or documents, it is told."""
+        q, k, v = operands((60, 8), (60, 8), seed=9, reach=6)
+        source = self.path("in.h5")
+        write_input(source, q, k, v, documents=[0, 20, 60])
+        left = dict(attention__mask="window", attention__window_left=9)
+        for keys, rule in (
+            (left | dict(attention__allow_leak="yes"), dict(mask="window", window_left=9, window_right=0)),
+            (left | dict(attention__window_right=1), dict(mask="window", window_left=9, window_right=1)),
+            (dict(input__documents="/documents"), dict(documents=[0, 20, 60])),
+            ({}, {}),
+        ):
+            report = self.check(source, q, k, 2, rule, attention__rank=4, **keys)
+            self.assertEqual(report["leak"], bool(rule), keys)
+            self.assertEqual("do not keep the mask" in self.told.stdout, bool(rule), keys)
+
     def test_shipped_deck(self):
         """The deck in inputs/, on the first 512 rows, with the picture."""
         if not shutil.which("gnuplot"):
@@ -266,6 +282,8 @@ class Svd(Case):
         self.refused(USAGE, "attention.steps", attention__rank=2, attention__steps=-1)
         self.refused(USAGE, "attention.oversample", attention__rank=2, attention__oversample=-1)
         self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, attention__mask="causal")
+        window = dict(attention__mask="window", attention__window_left=5)
+        self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, **window)
         self.refused(USAGE, "bf16", attention__rank=2, compute__dtype="bf16")
         self.refused(FILE, "picture", "no-such", attention__rank=2, report__plot="/no-such/folder/x.png")
 

@@ -245,6 +245,9 @@ static void refusals(void **state)
     d = good;
     d.mask = LSP_MASK_CAUSAL;
     expect_refusal(&d, LSP_ERR_USAGE, "allow_leak");
+    d.mask = LSP_MASK_WINDOW;
+    d.window_left = 3;
+    expect_refusal(&d, LSP_ERR_USAGE, "allow_leak");
     d = good;
     d.head_groups = 2;
     expect_refusal(&d, LSP_ERR_USAGE, "head_groups");
