@@ -60,10 +60,10 @@ typedef struct lsp_svd_certificate {
     double frobenius_error;    /* ||W - W_r||_F */
     double frobenius_relative; /* the same over ||W||_F; 0 when W is 0 */
     double
-        floor; /* about 6 sqrt(eps): a frobenius_relative below it is what rounding left of the difference */
+        floor; /* 10 sqrt(eps): a frobenius_relative below it is largely what rounding left of the difference */
     bool
-        meaningful; /* frobenius_relative is above floor, and right to a per cent or two; else all that is known is
-                        that the error is not above floor */
+        meaningful; /* frobenius_relative is above floor, and right to a per cent; else all that is known is that the
+                        error is not above floor */
 } lsp_svd_certificate;
 
 typedef struct lsp_svd {

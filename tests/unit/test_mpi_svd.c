@@ -5,6 +5,8 @@
 
 #include "svd_case.h"
 
+#include <float.h>
+
 static lsp_context *one_thread, *two_threads, *alone;
 
 /* One rank is enough, and the oracles are slow; a failure there ends all. */
@@ -142,6 +144,35 @@ static void one_hot_rows(void **state)
     for (int64_t i = 0; i < 100; i++) /* every row the same one key */
         for (int64_t c = 0; c < 100; c++) p.q[i * 100 + c] = c == 7 ? 50 : 0;
     check_case(&p, of_rank(6), 6, 1, "one column");
+    free_problem(&p);
+}
+
+/* Singular values that fall fast, and the most of them in f32 whose certificate still says something: check_factors wants
+ * it right to a per cent there too. */
+static void certificate_just_above_the_floor(void **state)
+{
+    (void)state;
+    problem p = make_problem(400, 400, 2, 1);
+    double largest = 0;
+    for (int64_t i = 0; i < 400; i++)
+        for (int64_t j = 0; j < 400; j++)
+            largest = fmax(largest, fabs(p.q[2 * i] * p.k[2 * j] + p.q[2 * i + 1] * p.k[2 * j + 1]));
+    p.desc.scale = 80 / largest;
+    p.desc.compute = LSP_F64;
+    lsp_svd_options options = of_rank(60);
+    factors f = must_run(one_thread, &p, &options);
+    const lsp_svd_certificate *c = &f.svd.certificate;
+    double square = c->norm * c->norm, rest = square,
+           least = c->floor * c->floor * FLT_EPSILON / DBL_EPSILON; /* of the square, in f32 */
+    for (options.rank = -1; rest > 1.02 * least * square; options.rank++)
+        rest -= f.svd.sigma[options.rank + 1] * f.svd.sigma[options.rank + 1];
+    free_svd(&f.svd);
+    p.desc.compute = LSP_F32;
+    f = must_run(one_thread, &p, &options);
+    assert_true(f.svd.certificate.meaningful);
+    assert_true(f.svd.certificate.frobenius_relative < 1.3 * f.svd.certificate.floor);
+    check_first(&p, &f, 1.005, "just above the floor");
+    free_svd(&f.svd);
     free_problem(&p);
 }
 
@@ -324,6 +355,7 @@ int main(void)
         cmocka_unit_test(rank_of_the_smaller_side),
         cmocka_unit_test(rank_deficient),
         cmocka_unit_test(one_hot_rows),
+        cmocka_unit_test(certificate_just_above_the_floor),
         cmocka_unit_test(rank_from_a_tolerance),
         cmocka_unit_test(rank_from_a_tolerance_ends_with_the_basis),
         cmocka_unit_test(spectrum_by_hand),
