@@ -410,6 +410,8 @@ class LowRank(Case):
         write_input(self.source, *operands((2000, 4), (2000, 4), seed=13))
         self.refused(LIMIT, "attention.rank", "more nodes", attention__rank=500, plan__memory_per_node="80M")
         self.refused(LIMIT, "node", command="plan", attention__rank=500, plan__memory_per_node="80M")
+        full = dict(attention__rank=5, attention__svd="full", plan__memory_per_node="80M")
+        self.refused(LIMIT, "attention.svd = krylov", **full)
 
     def test_operands_that_are_not_numbers(self):
         q, k, v = operands((30, 8), (30, 8), seed=10)

@@ -16,7 +16,7 @@ import numpy as np
 from common import BIN, Case, environment, error_lines, execute, operands, oracle, run, write_input
 
 SOURCE_DIR = os.environ.get("LONGSPAN_SOURCE_DIR", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
-USAGE, LIMIT, FILE = 2, 5, 6
+USAGE, CONTENT, LIMIT, FILE = 2, 3, 5, 6
 
 
 def matrices(q, k, **rule):
@@ -292,6 +292,25 @@ class Svd(Case):
         self.source = self.path("in.h5")
         write_input(self.source, q, k, v)
         self.refused(LIMIT, "rank 500", "attention.steps", attention__rank=500, plan__memory_per_node="80M")
+
+    def test_full_that_is_too_large(self):
+        q, k, v = operands((50000, 1), (50000, 1), seed=13)
+        self.source = self.path("in.h5")
+        write_input(self.source, q, k, v)
+        full = dict(attention__rank=2, attention__svd="full")
+        self.refused(LIMIT, "32-bit", "attention.svd = krylov", **full)
+        self.refused(LIMIT, "32-bit", "attention.svd = krylov", command="attend", attention__method="lowrank", **full)
+        part = dict(input__rows="0:2000", input__keys="0:2000", plan__memory_per_node="80M")
+        self.refused(LIMIT, "2000 x 2000", "attention.svd = krylov", **part, **full)
+
+    def test_full_of_what_is_not_finite(self):
+        q, k, v = operands((40, 8), (30, 8), seed=10)
+        q[4, 2] = np.nan
+        self.source = self.path("in.h5")
+        write_input(self.source, q, k, v)
+        full = dict(attention__rank=2, attention__svd="full")
+        self.refused(CONTENT, "NaN", "[4, 2]", **full)
+        self.refused(CONTENT, "not finite", "row 4", compute__nonfinite="propagate", **full)
 
     def test_basis_that_is_too_large(self):
         """Known before anything is computed, whoever decomposes."""
