@@ -3,7 +3,8 @@
  *   W ~ U diag(sigma) V^T,   U [n, r] and V [m, r] with orthonormal columns, sigma descending.
  *
  * Computed in double but for the products with W, whose type is the operator's. The bits repeat on the same
- * ranks; on other numbers of ranks results agree to rounding (QR and small SVD run on a process grid).
+ * ranks; on other numbers of ranks results agree to rounding (QR runs on the ranks as they are). The small SVD, of
+ * a matrix no larger than the basis, is LAPACK's dgesdd on the first rank, on purpose.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LONGSPAN_SVD_H
