@@ -102,7 +102,7 @@ typedef struct lsp_attention_desc {
     int64_t oversample; /* krylov: columns of a block besides rank; 0: 16; -1: none */
     int64_t steps;      /* krylov: steps after the first block; 0: 2; -1: none */
     uint64_t seed;      /* krylov: of the start block */
-    bool allow_leak;    /* needed with LSP_MASK_CAUSAL: truncated, rows see later keys a little */
+    bool allow_leak;    /* needed where lsp_attention_hides_later: truncated, rows see later keys a little */
     bool keep_values;   /* for lsp_lowrank_get_values, which verification takes; costs as many bytes */
 
     lsp_isa isa; /* LSP_ISA_AUTO: the best that every rank has */
@@ -116,6 +116,9 @@ typedef struct lsp_attention_desc {
 /* Local. Slope of head `head` of `heads` (Press et al. 2022: powers of two, and their rule for other
  * head counts). */
 double lsp_alibi_slope(int64_t head, int64_t heads);
+
+/* Local. Whether the mask hides every later key from every row: causal, or a window without keys after the row. */
+bool lsp_attention_hides_later(const lsp_attention_desc *desc);
 
 /* Bytes of one rank, by item (the largest over all ranks where it comes from lsp_attention_footprint). */
 typedef struct lsp_footprint {

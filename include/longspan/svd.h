@@ -3,7 +3,8 @@
  *   W ~ U diag(sigma) V^T,   U [n, r] and V [m, r] with orthonormal columns, sigma descending.
  *
  * Computed in double but for the products with W, whose type is the operator's. The bits repeat on the same
- * ranks; on other numbers of ranks results agree to rounding (QR and small SVD run on a process grid).
+ * ranks; on other numbers of ranks results agree to rounding (QR runs on the ranks as they are). The small SVD, of
+ * a matrix no larger than the basis, is LAPACK's dgesdd on the first rank, on purpose.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LONGSPAN_SVD_H
@@ -36,7 +37,9 @@ typedef struct lsp_svd_pause {
 } lsp_svd_pause;
 
 typedef struct lsp_svd_options {
-    int64_t rank; /* singular values, more than min(n, m) are cut; 0 (only with a tolerance): all */
+    int64_t
+        rank; /* singular values, more than min(n, m) are cut; 0 (only with a tolerance): all, or as many as a
+                     Krylov basis gives */
     double
         tolerance; /* above 0: the least rank at which ||W - W_r||_F <= tolerance ||W||_F, by the certificate,
                          but rank at most; 0: rank is fixed */
@@ -58,10 +61,10 @@ typedef struct lsp_svd_certificate {
     double frobenius_error;    /* ||W - W_r||_F */
     double frobenius_relative; /* the same over ||W||_F; 0 when W is 0 */
     double
-        floor; /* about 6 sqrt(eps): a frobenius_relative below it is what rounding left of the difference */
+        floor; /* 10 sqrt(eps): a frobenius_relative below it is largely what rounding left of the difference */
     bool
-        meaningful; /* frobenius_relative is above floor, and right to a per cent or two; else all that is known is
-                        that the error is not above floor */
+        meaningful; /* frobenius_relative is above floor, and right to a per cent; else all that is known is that the
+                        error is not above floor */
 } lsp_svd_certificate;
 
 typedef struct lsp_svd {
@@ -71,7 +74,7 @@ typedef struct lsp_svd {
     double *v;          /* [keys of this rank][rank] */
     int64_t rows, keys; /* of this rank */
     lsp_svd_certificate certificate;
-    bool tolerance_met;      /* false: rank was reached before; true also without a tolerance */
+    bool tolerance_met;      /* false: the most ranks were reached before; true also without a tolerance */
     int64_t basis;           /* columns of the Krylov basis; min(n, m) for the full decomposition */
     int64_t attempts;        /* ranks tried, each from the beginning */
     double seconds;          /* of this rank */
@@ -80,8 +83,10 @@ typedef struct lsp_svd {
 
 /* Collective. By a randomised block Krylov method that never forms W (Halko, Martinsson, Tropp 2011; Musco and
  * Musco 2015). op has its operands bound. Memory of a rank: about 8 (steps + 2) (rank + oversample) bytes for
- * each of its rows and keys. The result is owned by the caller: lsp_svd_destroy.
- * Errors: LSP_ERR_USAGE (options), LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT, LSP_ERR_RANK. */
+ * each of its rows and keys. The basis, min((steps + 1) (rank + oversample), n, m), has 8192 columns at most. The
+ * result is owned by the caller: lsp_svd_destroy.
+ * Errors: LSP_ERR_USAGE (options), LSP_ERR_CONTENT (W is not finite), LSP_ERR_LIMIT (memory; a larger basis, before
+ * anything is computed), LSP_ERR_RANK. */
 lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_svd **out);
 
 /* Collective, inside of lsp_svd_pause.rest only; otherwise as lsp_checkpoint_save. On the same number of ranks a

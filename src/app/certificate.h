@@ -14,7 +14,8 @@ typedef struct lsp_certificate {
     lsp_lowrank_certificate lowrank;
     const lsp_lowrank_head *heads; /* [lowrank.heads], the plan's */
     const int64_t *head_of;        /* head of the file that each is; NULL: the same. Borrowed */
-    bool leak;                     /* there is a mask, which truncation does not keep */
+    int64_t asked;                 /* attention.rank, 0: not given */
+    bool leak;                     /* see lsp_lowrank_leaks */
 } lsp_certificate;
 
 /* Collective. Fills the certificate of a computed result; `rows` rows are sampled (0: none). The exact method has

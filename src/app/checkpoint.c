@@ -295,7 +295,8 @@ static lsp_want want_svd(void *user)
     return want(k);
 }
 
-/* The result of one part of several is saved; that of the only one is what the run ends with. */
+/* The result of one part of several is saved, whatever every_seconds says: a stop saves the part at hand alone, and the
+ * output with those before it is dropped. That of the only part is what the run ends with. */
 static lsp_status rest_svd(void *user, lsp_want why, bool finished, lsp_svd_state *state)
 {
     lsp_keeper *k = user;

@@ -89,8 +89,8 @@ static const char *obstacle(lsp_options *options, const lsp_attention_desc *d)
 {
     if (d->compute == LSP_BF16) return "it computes in f32 or f64, not in bf16";
     if (d->head_groups > 1) return "it takes all ranks for each head, not groups of them";
-    if (d->mask == LSP_MASK_CAUSAL && !lsp_options_yes(options, LSP_KEY_ATTENTION_ALLOW_LEAK))
-        return "a truncated matrix is not causal; attention.allow_leak = yes lets it run";
+    if (lsp_attention_hides_later(d) && !lsp_options_yes(options, LSP_KEY_ATTENTION_ALLOW_LEAK))
+        return "a truncated matrix is not causal, as the mask is; attention.allow_leak = yes lets it run";
     return NULL;
 }
 

@@ -140,20 +140,19 @@ static void print_scaled(const lsp_compare_job *job)
 static void print_remarks(const lsp_compare_job *job)
 {
     bool leaks = false;
-    int64_t unmet = 0;
+    const lsp_lowrank_certificate *worst = NULL;
+    int64_t asked = 0;
     if (job->left_out) (void)printf("  NOTE     lowrank left out: %s\n", job->left_out);
     for (int64_t i = 1; i < job->count; i++) {
         if (job->results[i].method != LSP_METHOD_LOWRANK) continue;
-        leaks = job->input.desc.mask != LSP_MASK_NONE || job->input.desc.documents;
-        unmet = lsp_max(unmet, job->results[i].lowrank.unmet);
+        leaks = lsp_lowrank_leaks(&job->input.desc);
+        const lsp_lowrank_certificate *l = &job->results[i].lowrank;
+        if (worst && l->unmet <= worst->unmet) continue;
+        worst = l;
+        asked = job->items[i].desc.rank;
     }
-    if (leaks)
-        (void)printf(
-            "  NOTE     truncated matrices (lowrank) do not keep the mask: rows see later keys a little, or "
-            "others that it hides\n");
-    if (unmet > 0)
-        (void)printf("  NOTE     %" PRId64 " heads did not meet the tolerance; raise attention.rank\n",
-                     unmet);
+    lsp_lowrank_print_leak(leaks);
+    if (worst) lsp_lowrank_print_unmet(worst->unmet, worst->rank, asked);
 }
 
 static void print_slower(const lsp_compare_job *job)

@@ -7,13 +7,36 @@
 #include <math.h>
 #include <stdio.h>
 
+bool lsp_lowrank_leaks(const lsp_attention_desc *desc)
+{
+    return desc->mask != LSP_MASK_NONE || desc->documents;
+}
+
+void lsp_lowrank_print_leak(bool leaks)
+{
+    if (leaks)
+        (void)printf(
+            "  NOTE     truncated matrices do not keep the mask: rows see later keys a little, or others "
+            "that it hides\n");
+}
+
 lsp_status lsp_lowrank_certificate_make(const lsp_attention_desc *desc, const lsp_attention *plan,
                                         lsp_certificate *c)
 {
     int64_t count = 0;
-    c->leak = desc->mask != LSP_MASK_NONE || desc->documents;
+    c->asked = desc->rank;
+    c->leak = lsp_lowrank_leaks(desc);
     lsp_status status = lsp_lowrank_get_certificate(plan, &c->lowrank);
     return status == LSP_OK ? lsp_lowrank_get_heads(plan, &c->heads, &count) : status;
+}
+
+void lsp_lowrank_print_unmet(int64_t heads, int64_t rank, int64_t asked)
+{
+    if (heads > 0)
+        (void)printf("  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64 "%s\n",
+                     heads, heads == 1 ? "" : "s", rank,
+                     asked > 0 ? "; raise attention.rank"
+                               : ", the largest with these attention.steps and attention.oversample");
 }
 
 void lsp_lowrank_certificate_print(const lsp_certificate *c)
@@ -33,14 +56,8 @@ void lsp_lowrank_certificate_print(const lsp_certificate *c)
             "           is smaller is lost in the difference of ||W||^2 and the singular values'; f64 "
             "tells more\n",
             l->unclear, l->unclear == 1 ? "" : "s", l->whole.floor);
-    if (l->unmet > 0)
-        (void)printf("  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64
-                     "; raise attention.rank\n",
-                     l->unmet, l->unmet == 1 ? "" : "s", l->rank);
-    if (c->leak)
-        (void)printf(
-            "  NOTE     truncated matrices do not keep the mask: rows see later keys a little, or others "
-            "that it hides\n");
+    lsp_lowrank_print_unmet(l->unmet, l->rank, c->asked);
+    lsp_lowrank_print_leak(c->leak);
 }
 
 void lsp_lowrank_add_numbers(cJSON *to, int64_t rank, const lsp_svd_certificate *c, double bound)

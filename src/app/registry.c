@@ -97,8 +97,9 @@ static const lsp_option registry[LSP_KEY_COUNT] = {
                                  "svd = krylov: steps after the first block"},
     [LSP_KEY_ATTENTION_SEED] = {"attention", "seed", LSP_OPTION_INT, "0", NULL, 0, EVERY, TAKES,
                                 "svd = krylov: seed of the start block"},
-    [LSP_KEY_ATTENTION_ALLOW_LEAK] = {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0, TAKES,
-                                      "mask = causal: rows of a truncated matrix see later keys, a little"},
+    [LSP_KEY_ATTENTION_ALLOW_LEAK] =
+        {"attention", "allow_leak", LSP_OPTION_YESNO, "no", NULL, 0, 0, TAKES,
+         "mask = causal, window_right = 0: rows of a truncated matrix see later keys, a little"},
     [LSP_KEY_ATTENTION_BLOCK_SIZE] =
         {"attention", "block_size", LSP_OPTION_CHOICES, "", NULL, 1, EVERY, TAKES,
          "method = block: rows of a block, which sees its share of the keys (compare: a list)"},

@@ -51,11 +51,12 @@ static lsp_status take_options(lsp_svd_job *job)
         job->options.steps = lsp_options_int(options, LSP_KEY_ATTENTION_STEPS);
         job->options.seed = (uint64_t)lsp_options_int(options, LSP_KEY_ATTENTION_SEED);
     }
-    if (job->input.desc.mask == LSP_MASK_CAUSAL && !lsp_options_yes(options, LSP_KEY_ATTENTION_ALLOW_LEAK))
+    if (lsp_attention_hides_later(&job->input.desc) &&
+        !lsp_options_yes(options, LSP_KEY_ATTENTION_ALLOW_LEAK))
         return lsp_context_fail(
             app->ctx, LSP_ERR_USAGE,
-            "mask = causal: the truncated matrix is not causal, its rows see later keys a little; "
-            "set attention.allow_leak = yes if that is acceptable");
+            "the mask hides later keys (causal, or a window with window_right = 0), and rows of the "
+            "truncated matrix see later keys a little: set attention.allow_leak = yes if that is acceptable");
     return LSP_OK;
 }
 

@@ -28,6 +28,14 @@ lsp_svd_certificate lsp_svd_together(const lsp_svd_job *job)
     return all;
 }
 
+/* Of any head: that of those which did not meet the tolerance, as they kept the most. */
+static int64_t most_rank(const lsp_svd_job *job)
+{
+    int64_t rank = 0;
+    for (int64_t i = 0; i < job->count; i++) rank = lsp_max(rank, job->heads[i].svd->rank);
+    return rank;
+}
+
 static double gflops(const lsp_svd_job *job)
 {
     return job->products.max > 0 ? job->flops / job->products.max * 1e-9 : 0;
@@ -56,7 +64,9 @@ static void print_head(const lsp_svd_job *job)
                      o->steps, o->steps == 1 ? "" : "s", o->oversample, o->seed);
     if (o->tolerance > 0)
         (void)printf("  rank     the least with a relative error of %g, at most %s\n", o->tolerance,
-                     o->rank > 0 ? lsp_options_peek(job->app->options, LSP_KEY_ATTENTION_RANK) : "all");
+                     o->rank > 0 ? lsp_options_peek(job->app->options, LSP_KEY_ATTENTION_RANK)
+                     : job->full ? "all"
+                                 : "what the Krylov basis gives");
 }
 
 static const char *rank_text(int64_t rank, int64_t most, char *text)
@@ -98,7 +108,7 @@ static void print_spectra(const lsp_svd_job *job)
 static void print_remarks(const lsp_svd_job *job)
 {
     lsp_svd_certificate all = lsp_svd_together(job);
-    int64_t unclear = 0, unmet = 0;
+    int64_t unclear = 0, unmet = 0, reached = most_rank(job);
     for (int64_t i = 0; i < job->count; i++) {
         unclear += !job->heads[i].svd->certificate.meaningful;
         unmet += !job->heads[i].svd->tolerance_met;
@@ -112,13 +122,8 @@ static void print_remarks(const lsp_svd_job *job)
                      "singular values'; "
                      "f64 tells more\n",
                      unclear, unclear == 1 ? "" : "s", all.floor);
-    if (unmet > 0)
-        (void)printf("  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64
-                     "; raise attention.rank\n",
-                     unmet, unmet == 1 ? "" : "s", job->rank);
-    if (job->input.desc.mask == LSP_MASK_CAUSAL)
-        (void)printf("  NOTE     truncated, the causal matrices let rows see later keys a little (allow_leak "
-                     "= yes)\n");
+    lsp_lowrank_print_unmet(unmet, reached, job->options.rank);
+    lsp_lowrank_print_leak(lsp_lowrank_leaks(&job->input.desc));
 }
 
 /* Only where the program could not be started again (app/blas_core.c), or the user chose so. */
@@ -228,7 +233,7 @@ cJSON *lsp_svd_json(const lsp_svd_job *job)
     lsp_json_add_number(object, "oversample", (double)o->oversample);
     lsp_json_add_number(object, "steps", (double)o->steps);
     lsp_json_add_number(object, "tolerance", o->tolerance);
-    (void)cJSON_AddBoolToObject(object, "leak", d->mask == LSP_MASK_CAUSAL);
+    (void)cJSON_AddBoolToObject(object, "leak", lsp_lowrank_leaks(d));
     lsp_json_add_phases(object, job->phases);
     lsp_json_add_number(object, "flops", job->flops);
     lsp_json_add_number(object, "seconds_products", job->products.max);
@@ -240,9 +245,7 @@ cJSON *lsp_svd_json(const lsp_svd_job *job)
     lsp_json_add_number(object, "empty_rows", (double)job->empty_rows);
     lsp_json_add_number(object, "nonfinite", (double)job->nonfinite);
     lsp_svd_certificate all = lsp_svd_together(job);
-    int64_t rank = 0;
-    for (int64_t i = 0; i < job->count; i++) rank = lsp_max(rank, job->heads[i].svd->rank);
-    add_certificate(object, &all, rank);
+    add_certificate(object, &all, most_rank(job));
     cJSON *heads = cJSON_AddArrayToObject(object, "heads");
     for (int64_t i = 0; heads && i < job->count; i++) add_head(heads, job, &job->heads[i]);
     if (job->written)

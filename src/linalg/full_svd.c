@@ -65,7 +65,7 @@ lsp_status lsp_full_svd_measure(int64_t rows, int64_t cols, int ranks, bool vect
         error, LSP_ERR_LIMIT,
         "the full SVD of a %lld x %lld matrix on %d ranks (a grid of %d x %d) needs %lld elements "
         "of the matrix and %lld of work on one rank, more than ScaLAPACK's 32-bit integers can "
-        "count (%d): use svd = krylov, or more ranks",
+        "count (%d): use attention.svd = krylov, or more ranks",
         (long long)rows, (long long)cols, ranks, grid_rows, grid_cols, (long long)size->matrix,
         (long long)size->work, INT_MAX);
 }
@@ -80,7 +80,7 @@ static lsp_status check_memory(const lsp_full_svd *svd, int64_t others, int64_t 
         svd->ctx, LSP_ERR_LIMIT,
         "the full SVD of a %lld x %lld matrix needs %lld bytes a rank (elements: W %lld, U and "
         "V^T %lld, work %lld; other bytes %lld), and the %lld ranks of this node may use %lld "
-        "together: use svd = krylov, or more nodes",
+        "together: use attention.svd = krylov, or more nodes",
         (long long)svd->rows, (long long)svd->cols, (long long)each, (long long)svd->size.matrix,
         (long long)(svd->size.u + svd->size.vt), (long long)svd->size.work, (long long)others,
         (long long)ranks, (long long)memory_limit);

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { COL_BLOCK = 32, MOST_COLS = 8192 };
+enum { COL_BLOCK = 32 };
 
 /* One factorization. rank is how many rows this rank's triangle has, width how many columns Q has. */
 typedef struct job {
@@ -35,10 +35,10 @@ int64_t lsp_tall_qr_bytes(int64_t rows, int64_t cols, int threads)
 
 static lsp_status check_job(const job *j)
 {
-    if (j->rows < 0 || j->cols < 1 || j->cols > MOST_COLS)
+    if (j->rows < 0 || j->cols < 1 || j->cols > LSP_TALL_COLS)
         return lsp_context_fail(j->ctx, LSP_ERR_USAGE,
                                 "a QR of %lld rows by %lld columns: rows must be 0 or more, columns 1 to %d",
-                                (long long)j->rows, (long long)j->cols, MOST_COLS);
+                                (long long)j->rows, (long long)j->cols, LSP_TALL_COLS);
     if (j->grid->rows != j->ctx->layout.ranks || j->grid->cols != 1)
         return lsp_context_fail(j->ctx, LSP_ERR_USAGE,
                                 "a QR of tall matrices needs a grid of %d x 1, not %d x %d",

@@ -4,6 +4,8 @@
 
 #include "linalg/grid.h"
 
+enum { LSP_TALL_COLS = 8192 }; /* that a matrix may have */
+
 /* Local. Bytes that lsp_tall_qr takes on a rank with `rows` rows besides its arguments. */
 int64_t lsp_tall_qr_bytes(int64_t rows, int64_t cols, int threads);
 

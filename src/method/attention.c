@@ -109,6 +109,14 @@ static lsp_status choose_kernel(lsp_attention *plan)
     return LSP_OK;
 }
 
+/* What else makes a plan of whole heads smaller: the full decomposition takes as much for any rank. */
+static const char *other_remedy(const lsp_problem *p)
+{
+    if (!p->whole_heads) return "";
+    return p->desc.svd == LSP_SVD_FULL ? ", or attention.svd = krylov"
+                                       : ", or a smaller attention.rank or attention.steps";
+}
+
 static lsp_status check_memory(lsp_attention *plan)
 {
     int64_t limit = plan->problem.desc.memory_limit;
@@ -123,8 +131,7 @@ static lsp_status check_memory(lsp_attention *plan)
         "fewer rows or heads at a time (input.rows, input.heads)%s",
         (double)f->total / mib, (double)f->q / mib, (double)(f->k + f->v) / mib,
         (double)(f->out + f->lse) / mib, (double)f->panels / mib, (double)f->packed / mib,
-        (double)f->work / mib, at.node_ranks, (double)limit / mib,
-        plan->problem.whole_heads ? ", or a smaller attention.rank or attention.steps" : "");
+        (double)f->work / mib, at.node_ranks, (double)limit / mib, other_remedy(&plan->problem));
 }
 
 /* ---- runs and matrices -------------------------------------------------------------------------- */

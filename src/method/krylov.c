@@ -93,13 +93,38 @@ int64_t lsp_krylov_columns(int64_t n, int64_t m, int64_t rank, const lsp_svd_opt
     return lsp_min(rank + lsp_min(options->oversample, m), lsp_min(n, m));
 }
 
+/* Columns of all blocks, when no direction is lost on the way. */
+static int64_t basis_columns(int64_t n, int64_t m, int64_t rank, const lsp_svd_options *options)
+{
+    return lsp_min(lsp_krylov_columns(n, m, rank, options) * (options->steps + 1), lsp_min(n, m));
+}
+
+/* QR is what takes fewest: the small SVD takes more. */
+lsp_status lsp_krylov_limit(int64_t n, int64_t m, const lsp_svd_options *options, int64_t *rank,
+                            lsp_error *error)
+{
+    int64_t basis = basis_columns(n, m, *rank, options);
+    if (basis <= LSP_TALL_COLS) return LSP_OK;
+    int64_t most = LSP_TALL_COLS / (options->steps + 1) - lsp_min(options->oversample, m);
+    if (options->rank == 0 && most > 0) {
+        *rank = most;
+        return LSP_OK;
+    }
+    return lsp_error_set(
+        error, LSP_ERR_LIMIT,
+        "rank %lld with %lld steps of blocks of rank + %lld columns needs a Krylov basis of %lld "
+        "columns, more than the %d that can be had: use a smaller attention.rank (with these steps %lld at "
+        "most), attention.steps or attention.oversample, or for a small matrix attention.svd = full",
+        (long long)*rank, (long long)options->steps, (long long)options->oversample, (long long)basis,
+        LSP_TALL_COLS, (long long)lsp_max(0, most));
+}
+
 /* T is joined then. */
 double lsp_krylov_bytes(int64_t n, int64_t m, int64_t own_rows, int64_t own_keys, int64_t rank,
                         const lsp_svd_options *options, lsp_dtype compute, int threads)
 {
     double element = (double)lsp_dtype_size(compute), rows = (double)own_rows, keys = (double)own_keys;
-    int64_t width = lsp_krylov_columns(n, m, rank, options);
-    int64_t basis = lsp_min(width * (options->steps + 1), lsp_min(n, m));
+    int64_t width = lsp_krylov_columns(n, m, rank, options), basis = basis_columns(n, m, rank, options);
     double joined = (double)lsp_tall_qr_bytes(own_rows, basis, threads) + 8 * (double)rank * (rows + keys);
     return 8 * (double)basis * (2 * rows + keys + 3 * (double)basis) +
            (double)width * (8 * rows + element * (rows + keys)) + joined;
@@ -196,11 +221,14 @@ lsp_status lsp_svd_krylov(lsp_operator *op, const lsp_svd_options *options, lsp_
     double begin = lsp_clock(), before = op->stats.seconds_apply + op->stats.seconds_transposed;
     lsp_context *ctx = op->ctx;
     lsp_krylov j = describe(op, options);
+    lsp_error error;
     int64_t most = 0;
     *out = NULL;
     lsp_svd *svd = lsp_memory_zalloc(1, sizeof *svd);
     lsp_status status =
         svd ? lsp_svd_check(ctx, options, j.n, j.m, &most) : lsp_krylov_no_memory(&j, "a decomposition");
+    if (status == LSP_OK && lsp_krylov_limit(j.n, j.m, options, &most, &error) != LSP_OK)
+        status = lsp_context_fail(ctx, error.status, "%s", error.text);
     status = lsp_context_agree(ctx, status);
     if (status == LSP_OK) status = lsp_grid_create(ctx, ctx->layout.ranks, 1, &j.grid);
     /* With a tolerance the rank is found from below: all attempts but the last cost together as much as it. */

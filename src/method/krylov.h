@@ -52,6 +52,11 @@ double lsp_krylov_bytes(int64_t n, int64_t m, int64_t rows, int64_t keys, int64_
 /* Local. The rank to try first of `most`: with a tolerance the rank is found from below. */
 int64_t lsp_krylov_first_rank(const lsp_svd_options *options, int64_t most);
 
+/* Local. Whether the basis for *rank (as lsp_svd_check settled it) has no more columns than QR takes. Where a tolerance
+ * alone chooses the rank, *rank is cut to what fits; else LSP_ERR_LIMIT with the numbers in *error. */
+lsp_status lsp_krylov_limit(int64_t n, int64_t m, const lsp_svd_options *options, int64_t *rank,
+                            lsp_error *error);
+
 /* Local. Columns of a block. */
 int64_t lsp_krylov_columns(int64_t n, int64_t m, int64_t rank, const lsp_svd_options *options);
 

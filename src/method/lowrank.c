@@ -47,10 +47,12 @@ static lsp_status check(const lsp_attention_desc *d, lsp_error *error)
             "method lowrank takes all ranks for each head: compute.head_groups = %d cannot be "
             "had, leave it at auto",
             d->head_groups);
-    if (d->mask == LSP_MASK_CAUSAL && !d->allow_leak)
-        return lsp_error_set(error, LSP_ERR_USAGE,
-                             "mask = causal: the truncated matrix is not causal, its rows see later keys a "
-                             "little; set attention.allow_leak = yes if that is acceptable");
+    if (lsp_attention_hides_later(d) && !d->allow_leak)
+        return lsp_error_set(
+            error, LSP_ERR_USAGE,
+            "the mask hides later keys (causal, or a window with window_right = 0), and rows of "
+            "the truncated matrix see later keys a little: set attention.allow_leak = yes if "
+            "that is acceptable");
     return LSP_OK;
 }
 

@@ -9,10 +9,10 @@
 #include <math.h>
 
 /* An upper limit of ||W - W_r||_F: what the certificate says with an allowance for its rounding, which at the floor is a
- * per cent or two and falls with the square; its floor where it says nothing. */
+ * per cent and falls with the square; its floor where it says nothing. */
 static double error_at_most(const lsp_svd_certificate *c)
 {
-    return c->meaningful ? hypot(c->frobenius_error, c->norm * c->floor / 4) : c->norm * c->floor;
+    return c->meaningful ? hypot(c->frobenius_error, c->norm * c->floor / 7) : c->norm * c->floor;
 }
 
 lsp_status lsp_lowrank_bound(lsp_context *ctx, int64_t keys, int64_t d_v, const double *left,

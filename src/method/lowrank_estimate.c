@@ -20,7 +20,7 @@ typedef struct cost {
     lsp_svd_options options;
 } cost;
 
-static cost describe(const lsp_partition *p)
+static lsp_status describe(const lsp_partition *p, cost *out, lsp_error *error)
 {
     const lsp_attention_desc *d = &p->problem->desc;
     cost c = {.n = d->row_end - d->row_begin, .m = d->key_end - d->key_begin};
@@ -31,10 +31,13 @@ static cost describe(const lsp_partition *p)
     c.options = lsp_lowrank_options(d);
     c.most = lsp_min(c.n, c.m);
     if (c.options.rank > 0) c.most = lsp_min(c.options.rank, c.most);
+    lsp_status status =
+        d->svd == LSP_SVD_FULL ? LSP_OK : lsp_krylov_limit(c.n, c.m, &c.options, &c.most, error);
     c.rank = d->svd == LSP_SVD_FULL ? c.most : lsp_krylov_first_rank(&c.options, c.most);
     c.width = lsp_krylov_columns(c.n, c.m, c.rank, &c.options);
     c.turns = lsp_ceil_div(c.width, lsp_min(c.width, 256));
-    return c;
+    *out = c;
+    return status;
 }
 
 /* Forming W takes the keys and stripes of rows besides. */
@@ -172,10 +175,11 @@ lsp_status lsp_lowrank_estimate(const lsp_partition *p, int ranks_per_node, int 
     char text[LSP_ERROR_TEXT] = "";
     lsp_attention_desc head = lsp_lowrank_operator(d, 0, 0, p->kind);
     lsp_estimate op;
-    cost c = describe(p);
+    cost c;
+    lsp_status status = describe(p, &c, error);
+    if (status != LSP_OK) return status;
     head.d_v = lsp_operator_columns(d);
-    lsp_status status =
-        lsp_attention_estimate(&head, p->ranks, ranks_per_node, threads, &op, text, sizeof text);
+    status = lsp_attention_estimate(&head, p->ranks, ranks_per_node, threads, &op, text, sizeof text);
     if (status != LSP_OK) return lsp_error_set(error, status, "%s", text);
     double decomposing = 0;
     if (d->svd == LSP_SVD_FULL)

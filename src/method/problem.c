@@ -279,6 +279,11 @@ double lsp_alibi_slope(int64_t head, int64_t heads)
     return exp2(-8.0 * (double)(2 * (head - power) + 1) / (double)(2 * power));
 }
 
+bool lsp_attention_hides_later(const lsp_attention_desc *d)
+{
+    return d->mask == LSP_MASK_CAUSAL || (d->mask == LSP_MASK_WINDOW && d->window_right == 0);
+}
+
 int64_t lsp_problem_reach(const lsp_problem *problem)
 {
     const lsp_attention_desc *d = &problem->desc;

@@ -6,8 +6,9 @@
 
 #include <math.h>
 
-/* Both terms of the difference are right to about eps: at this many, the error is right to a per cent or two. */
-enum { ROUNDINGS = 32 };
+/* Both terms of the difference are right to about eps of ||W||^2, the difference to two. Where it is this many, that is 2 %
+ * of it, and 1 % of its root, the error. */
+enum { ROUNDINGS = 100 };
 enum { SIGNS_AT_ONCE = 256, LONGEST_ITERATION = 100 };
 
 lsp_svd_options lsp_svd_defaults(void)

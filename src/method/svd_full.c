@@ -126,8 +126,8 @@ static lsp_status form(job *j)
 static lsp_status no_memory(const job *j, const char *what)
 {
     return lsp_context_fail(j->ctx, LSP_ERR_LIMIT,
-                            "not enough memory for %s of a %lld x %lld matrix W: use svd = krylov", what,
-                            (long long)j->n, (long long)j->m);
+                            "not enough memory for %s of a %lld x %lld matrix W: use attention.svd = krylov",
+                            what, (long long)j->n, (long long)j->m);
 }
 
 /* Keys, a stripe, and two times it while it moves; and the operator stays. */

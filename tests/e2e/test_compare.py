@@ -243,6 +243,7 @@ class Compare(Case):
         write_input(source, q, k, v)
         for keys, why in (
             (dict(attention__mask="causal"), "not causal"),
+            (dict(attention__mask="window", attention__window_left=7), "not causal"),
             (dict(compute__dtype="bf16"), "f32 or f64"),
         ):
             report = self.compare(source, 2, **keys)

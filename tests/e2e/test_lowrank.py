@@ -388,6 +388,8 @@ class LowRank(Case):
         self.refused(USAGE, "attention.steps", attention__rank=2, attention__steps=-1)
         self.refused(USAGE, "attention.oversample", attention__rank=2, attention__oversample=-1)
         self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, attention__mask="causal")
+        window = dict(attention__mask="window", attention__window_left=5)
+        self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, **window)
         self.refused(USAGE, "bf16", attention__rank=2, compute__dtype="bf16")
         self.refused(USAGE, "head_groups", attention__rank=2, compute__head_groups=2)
 
@@ -408,6 +410,8 @@ class LowRank(Case):
         write_input(self.source, *operands((2000, 4), (2000, 4), seed=13))
         self.refused(LIMIT, "attention.rank", "more nodes", attention__rank=500, plan__memory_per_node="80M")
         self.refused(LIMIT, "node", command="plan", attention__rank=500, plan__memory_per_node="80M")
+        full = dict(attention__rank=5, attention__svd="full", plan__memory_per_node="80M")
+        self.refused(LIMIT, "attention.svd = krylov", **full)
 
     def test_operands_that_are_not_numbers(self):
         q, k, v = operands((30, 8), (30, 8), seed=10)

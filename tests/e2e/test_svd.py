@@ -16,7 +16,7 @@ import numpy as np
 from common import BIN, Case, environment, error_lines, execute, operands, oracle, run, write_input
 
 SOURCE_DIR = os.environ.get("LONGSPAN_SOURCE_DIR", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
-USAGE, LIMIT, FILE = 2, 5, 6
+USAGE, CONTENT, LIMIT, FILE = 2, 3, 5, 6
 
 
 def matrices(q, k, **rule):
@@ -161,6 +161,26 @@ class Svd(Case):
         self.assertFalse(all(told["tolerance_met"] for told in report["heads"]))
         self.assertIn("did not meet the tolerance", self.told.stdout)
 
+    def test_tolerance_beyond_the_basis(self):
+        """A hundred singular values of 1, and steps that leave columns for 65, where the rank ends."""
+        source, report = self.path("in.h5"), self.path("report.json")
+        none, (_, _, v) = np.zeros((8300, 1)), operands((1, 1), (8300, 1))
+        write_input(source, none, none, v, documents=range(0, 8301, 83))
+        keys = {
+            "input.file": source,
+            "input.documents": "/documents",
+            "attention.tolerance": 0.5,
+            "attention.steps": 100,
+            "compute.dtype": "f64",
+            "verify.rows": 0,
+            "report.json": report,
+        }
+        told = self.run_ok("svd", 2, keys)
+        with open(report, encoding="utf-8") as file:
+            head = json.load(file)["heads"][0]
+        self.assertEqual((head["certificate"]["rank"], head["tolerance_met"]), (65, False))
+        self.assertIn("1 head did not meet the tolerance at rank 65, the largest with these attention.steps", told.stdout)
+
     def test_certificate_that_says_nothing_says_so(self):
         q, k, v = operands((90, 8), (80, 8), seed=8, reach=2)
         q[:] = q[np.arange(90) % 3]  # three different rows: rank 3
@@ -180,6 +200,22 @@ class Svd(Case):
         )
         self.assertTrue(report["leak"])
         self.assertIn("later keys", self.told.stdout)
+
+    def test_every_mask_leaks(self):
+        """A window on one side needs leave; with keys after the row, or documents, it is told."""
+        q, k, v = operands((60, 8), (60, 8), seed=9, reach=6)
+        source = self.path("in.h5")
+        write_input(source, q, k, v, documents=[0, 20, 60])
+        left = dict(attention__mask="window", attention__window_left=9)
+        for keys, rule in (
+            (left | dict(attention__allow_leak="yes"), dict(mask="window", window_left=9, window_right=0)),
+            (left | dict(attention__window_right=1), dict(mask="window", window_left=9, window_right=1)),
+            (dict(input__documents="/documents"), dict(documents=[0, 20, 60])),
+            ({}, {}),
+        ):
+            report = self.check(source, q, k, 2, rule, attention__rank=4, **keys)
+            self.assertEqual(report["leak"], bool(rule), keys)
+            self.assertEqual("do not keep the mask" in self.told.stdout, bool(rule), keys)
 
     def test_shipped_deck(self):
         """The deck in inputs/, on the first 512 rows, with the picture."""
@@ -215,14 +251,16 @@ class Svd(Case):
 
     # ---- refused ----------------------------------------------------------------------------------
 
-    def refused(self, code, *words, env=None, **keys):
+    def refused(self, code, *words, command="svd", env=None, **keys):
+        """A key that is None is left out."""
         before = sorted(os.listdir(self.folder))
         keys = {
             "input.file": self.source,
             "output.file": self.path("out.h5"),
             **{key.replace("__", "."): value for key, value in keys.items()},
         }
-        result = run("svd", 2, *(f"--{key}={value}" for key, value in keys.items()), env=env)
+        options = (f"--{key}={value}" for key, value in keys.items() if value is not None)
+        result = run(command, 2, *options, env=env)
         told = f"{keys}\n{result.stdout}\n{result.stderr}"
         self.assertEqual(result.returncode, code, told)
         lines = error_lines(result)
@@ -244,6 +282,8 @@ class Svd(Case):
         self.refused(USAGE, "attention.steps", attention__rank=2, attention__steps=-1)
         self.refused(USAGE, "attention.oversample", attention__rank=2, attention__oversample=-1)
         self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, attention__mask="causal")
+        window = dict(attention__mask="window", attention__window_left=5)
+        self.refused(USAGE, "attention.allow_leak", "later keys", attention__rank=2, **window)
         self.refused(USAGE, "bf16", attention__rank=2, compute__dtype="bf16")
         self.refused(FILE, "picture", "no-such", attention__rank=2, report__plot="/no-such/folder/x.png")
 
@@ -252,6 +292,39 @@ class Svd(Case):
         self.source = self.path("in.h5")
         write_input(self.source, q, k, v)
         self.refused(LIMIT, "rank 500", "attention.steps", attention__rank=500, plan__memory_per_node="80M")
+
+    def test_full_that_is_too_large(self):
+        q, k, v = operands((50000, 1), (50000, 1), seed=13)
+        self.source = self.path("in.h5")
+        write_input(self.source, q, k, v)
+        full = dict(attention__rank=2, attention__svd="full")
+        self.refused(LIMIT, "32-bit", "attention.svd = krylov", **full)
+        self.refused(LIMIT, "32-bit", "attention.svd = krylov", command="attend", attention__method="lowrank", **full)
+        part = dict(input__rows="0:2000", input__keys="0:2000", plan__memory_per_node="80M")
+        self.refused(LIMIT, "2000 x 2000", "attention.svd = krylov", **part, **full)
+
+    def test_full_of_what_is_not_finite(self):
+        q, k, v = operands((40, 8), (30, 8), seed=10)
+        q[4, 2] = np.nan
+        self.source = self.path("in.h5")
+        write_input(self.source, q, k, v)
+        full = dict(attention__rank=2, attention__svd="full")
+        self.refused(CONTENT, "NaN", "[4, 2]", **full)
+        self.refused(CONTENT, "not finite", "row 4", compute__nonfinite="propagate", **full)
+
+    def test_basis_that_is_too_large(self):
+        """Known before anything is computed, whoever decomposes."""
+        q, k, v = operands((8300, 1), (8300, 1), seed=13)
+        self.source = self.path("in.h5")
+        write_input(self.source, q, k, v)
+        much = dict(attention__rank=8200, attention__steps=0)
+        told = "8216 columns, more than the 8192"
+        self.refused(LIMIT, told, "attention.rank", "attention.steps", "attention.svd = full", **much)
+        self.refused(LIMIT, told, command="attend", attention__method="lowrank", **much)
+        self.refused(LIMIT, told, command="compare", output__file=None, **much)
+        shape = dict(shape__n=8300, shape__d_k=1, input__file=None, output__file=None)
+        self.refused(LIMIT, told, command="plan", **much, **shape)
+        self.refused(LIMIT, "8193 columns", command="plan", attention__rank=2715, **shape)
 
     def test_output_is_neither_replaced_nor_needed(self):
         q, k, v = operands((30, 8), (30, 8), seed=11)

@@ -5,6 +5,8 @@
 
 #include "svd_case.h"
 
+#include <float.h>
+
 static lsp_context *one_thread, *two_threads, *alone;
 
 /* One rank is enough, and the oracles are slow; a failure there ends all. */
@@ -145,6 +147,35 @@ static void one_hot_rows(void **state)
     free_problem(&p);
 }
 
+/* Singular values that fall fast, and the most of them in f32 whose certificate still says something: check_factors wants
+ * it right to a per cent there too. */
+static void certificate_just_above_the_floor(void **state)
+{
+    (void)state;
+    problem p = make_problem(400, 400, 2, 1);
+    double largest = 0;
+    for (int64_t i = 0; i < 400; i++)
+        for (int64_t j = 0; j < 400; j++)
+            largest = fmax(largest, fabs(p.q[2 * i] * p.k[2 * j] + p.q[2 * i + 1] * p.k[2 * j + 1]));
+    p.desc.scale = 80 / largest;
+    p.desc.compute = LSP_F64;
+    lsp_svd_options options = of_rank(60);
+    factors f = must_run(one_thread, &p, &options);
+    const lsp_svd_certificate *c = &f.svd.certificate;
+    double square = c->norm * c->norm, rest = square,
+           least = c->floor * c->floor * FLT_EPSILON / DBL_EPSILON; /* of the square, in f32 */
+    for (options.rank = -1; rest > 1.02 * least * square; options.rank++)
+        rest -= f.svd.sigma[options.rank + 1] * f.svd.sigma[options.rank + 1];
+    free_svd(&f.svd);
+    p.desc.compute = LSP_F32;
+    f = must_run(one_thread, &p, &options);
+    assert_true(f.svd.certificate.meaningful);
+    assert_true(f.svd.certificate.frobenius_relative < 1.3 * f.svd.certificate.floor);
+    check_first(&p, &f, 1.005, "just above the floor");
+    free_svd(&f.svd);
+    free_problem(&p);
+}
+
 /* ---- the rank from a tolerance ---------------------------------------------------------------------- */
 
 static void rank_from_a_tolerance(void **state)
@@ -175,6 +206,29 @@ static void rank_from_a_tolerance(void **state)
         free_svd(&f.svd);
     }
     free(w), free(sigma);
+    free_problem(&p);
+}
+
+/* 100 documents, each with a singular value of 1; with 100 steps a block has no more than 81 columns, which are rank 65. */
+static void rank_from_a_tolerance_ends_with_the_basis(void **state)
+{
+    (void)state;
+    enum { DOCUMENTS = 100, LENGTH = 83, MOST = 8192 / 101 - 16 };
+    int64_t offsets[DOCUMENTS + 1];
+    for (int i = 0; i <= DOCUMENTS; i++) offsets[i] = i * LENGTH;
+    problem p = make_problem(DOCUMENTS * LENGTH, DOCUMENTS * LENGTH, 2, 0);
+    p.desc.compute = LSP_F64;
+    p.desc.documents = offsets;
+    p.desc.document_count = DOCUMENTS;
+    lsp_svd_options options = lsp_svd_defaults();
+    options.steps = 100;
+    options.tolerance = 0.5; /* needs 75 */
+    factors f = must_run(one_thread, &p, &options);
+    assert_int_equal(f.svd.rank, MOST);
+    assert_false(f.svd.tolerance_met);
+    assert_int_equal(f.svd.attempts, 3);
+    assert_true(fabs(f.svd.certificate.frobenius_relative - sqrt((DOCUMENTS - MOST) / 100.0)) < 1e-9);
+    free_svd(&f.svd);
     free_problem(&p);
 }
 
@@ -277,6 +331,20 @@ static void refusals(void **state)
     p.q[7] = INFINITY;
     expect_refusal(&p, of_rank(2), LSP_ERR_CONTENT, "W is not finite");
     free_problem(&p);
+    p = make_problem(8300, 8300, 1, 1);
+    options = of_rank(8200); /* 16 more are 24 columns too many */
+    options.steps = 0;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "8216 columns, more than the 8192");
+    options.steps = 2;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "8300 columns");
+    options.rank = 2715;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "these steps 2714");
+    options.tolerance = 0.1; /* what is asked for by name is not cut */
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "these steps 2714");
+    options.rank = 0;
+    options.oversample = 2730;
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "attention.oversample");
+    free_problem(&p);
 }
 
 int main(void)
@@ -287,7 +355,9 @@ int main(void)
         cmocka_unit_test(rank_of_the_smaller_side),
         cmocka_unit_test(rank_deficient),
         cmocka_unit_test(one_hot_rows),
+        cmocka_unit_test(certificate_just_above_the_floor),
         cmocka_unit_test(rank_from_a_tolerance),
+        cmocka_unit_test(rank_from_a_tolerance_ends_with_the_basis),
         cmocka_unit_test(spectrum_by_hand),
         cmocka_unit_test(results_repeat),
         cmocka_unit_test(progress_goes_to_the_end),
