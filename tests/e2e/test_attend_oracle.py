@@ -11,6 +11,8 @@ from common import Case, operands, oracle, rounded, write_input
 
 # Limits of the relative error (Frobenius) for scores within +-6, +-15, +-150.
 NORMAL, PEAKED, EXTREME, DOUBLE = 7e-7, 1.5e-6, 5e-6, 1e-14
+# Computing in bf16: to the formula on operands as they are, and on rounded ones, where weights alone are rounded.
+BRAIN, BRAIN_WEIGHTS = 4e-3, 2.5e-3
 
 
 class AttendOracle(Case):
@@ -27,9 +29,11 @@ class AttendOracle(Case):
             keys["attention__alibi"] = "yes"
         result, report = self.attend(source, ranks, **keys)
         q, k, v = (rounded(x, dtype) for x in (q, k, v))
+        if compute == "bf16":
+            q, k, v = (rounded(x, compute) for x in (q, k, v))
         out, lse = oracle.attention(q, k, v, **rules, **tables)
         what = f"q {q.shape} k {k.shape} {dtype} {compute} {rules} {tables} on {ranks} ranks"
-        self.assertEqual(result["out"][0].dtype, {"f32": np.float32, "f64": np.float64}[compute])
+        self.assertEqual(result["out"][0].dtype, np.float64 if compute == "f64" else np.float32)
         self.near(result["out"][0], out, limit, what + ": out")
         self.near(result["lse"][0], lse, limit, what + ": lse", least=1.0)
         self.assertTrue(report["verify"]["passed"], what)
@@ -104,6 +108,24 @@ class AttendOracle(Case):
                 q, k, v = operands((2, 130, 40), (2, 333, 40), 24, seed=2, reach=5.5)
                 self.check(q, k, v, 3, NORMAL, dtype)
                 self.check(q, k, v, 2, DOUBLE, dtype, "f64", mask="causal")
+
+    def test_bf16_computing(self):
+        """Operands rounded once, so that it does not matter whether the file's were; weights rounded, sums in f32."""
+        brain = dict(limit=BRAIN_WEIGHTS, compute="bf16")
+        q, k, v = operands((97, 64), (2053, 64), 33, seed=16)
+        result, _ = self.check(q, k, v, 2, **brain)
+        self.near(result["out"][0], oracle.attention(q, k, v)[0], BRAIN, "operands not rounded")
+        same, _ = self.check(q, k, v, 3, dtype="bf16", **brain)
+        self.assertEqual(result["out"][0].tobytes(), same["out"][0].tobytes())
+        self.assertEqual(result["lse"][0].tobytes(), same["lse"][0].tobytes())
+        self.check(*operands((2, 6, 131, 32), (2, 2, 300, 32), 20, seed=19), 4, dtype="f64", **brain)
+        q, k, v = operands((4, 150, 24), (2, 611, 24), 40, seed=17)
+        self.check(q, k, v, 2, mask="causal", **brain)
+        self.check(q, k, v, 3, mask="causal", causal_align="top-left", softcap=2.5, **brain)
+        self.check(q, k, v, 2, mask="window", window_left=60, window_right=5, alibi=True, **brain)
+        q, k, v = operands((2, 2, 150, 16), (2, 1, 150, 16), 9, seed=18)
+        tables = {"documents": [0, 1, 1, 70, 150], "key_lengths": [150, 60]}
+        self.check(q, k, v, 3, dtype="f16", mask="causal", tables=tables, **brain)
 
     def test_f16_small_and_large(self):
         """Denormals and the largest numbers of f16 come through its conversion."""
