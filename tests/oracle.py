@@ -160,6 +160,13 @@ def attention(
     return out[(0,) * drop], lse[(0,) * drop]
 
 
+def softmax_matrix(q, k):
+    """W [.., n, m] of rows that see every key: attention() with the identity for values, for larger sizes."""
+    scores = np.asarray(q, np.float64) @ np.swapaxes(np.asarray(k, np.float64), -1, -2) / math.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
 def merge(outs, lses):
     """The whole from parts over disjoint keys."""
     top = np.max(lses, axis=0)
@@ -340,6 +347,11 @@ class OracleTest(unittest.TestCase):
         joined = merge([p[0] for p in parts], [p[1] for p in parts])
         np.testing.assert_allclose(joined[0], whole[0], atol=1e-14)
         np.testing.assert_allclose(joined[1], whole[1], atol=1e-14)
+
+    def test_softmax_matrix(self):
+        identity = np.broadcast_to(np.eye(self.m), (2, 4, self.m, self.m))
+        k = np.repeat(self.k, 2, axis=1)
+        np.testing.assert_allclose(softmax_matrix(self.q, k), attention(self.q, k, identity)[0], atol=1e-15)
 
     def test_hidden_keys_never_contribute(self):
         clean = attention(self.q, self.k, self.v, key_lengths=[4, 4])

@@ -38,6 +38,7 @@ static inline __attribute__((noreturn)) void cross_fail(const char *file, int li
 #define assert_true(x)     ((x) ? (void)0 : cross_fail(__FILE__, __LINE__, #x))
 #define assert_false(x)    ((x) ? cross_fail(__FILE__, __LINE__, "not: " #x) : (void)0)
 #define assert_null(x)     assert_true((x) == NULL)
+#define assert_non_null(x) assert_true((x) != NULL)
 #define assert_int_equal(a, b)                                                                               \
     ((long long)(a) == (long long)(b) ? (void)0 : cross_fail(__FILE__, __LINE__, #a " == " #b))
 #define assert_string_equal(a, b) (strcmp(a, b) == 0 ? (void)0 : cross_fail(__FILE__, __LINE__, #a " is " #b))
@@ -65,5 +66,7 @@ static inline int cross_run(const char *group, const struct CMUnitTest *tests, s
 }
 #define cmocka_run_group_tests_name(group, tests, setup, teardown)                                           \
     cross_run(group, tests, sizeof(tests) / sizeof *(tests))
+#define cmocka_run_group_tests(tests, setup, teardown)                                                       \
+    cmocka_run_group_tests_name(#tests, tests, setup, teardown)
 
 #endif

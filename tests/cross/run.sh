@@ -29,10 +29,14 @@ for file in "$source"/src/base/*.c "$source"/src/kernel/*.c; do
     objects="$objects $object"
 done
 
-for program in ../unit/test_kernel ../unit/test_kernel_pack ../unit/test_kernel_parts ../unit/test_mask kernel_bits; do
-    name=$(basename "$program")
+# Not vectorised themselves: Debian 12's compiler fails over a loop of test_kernel_maxima.c.
+units="test_kernel test_kernel_maxima test_kernel_pack test_kernel_parts test_map_kernel test_mask test_select"
+for name in $units kernel_bits; do
+    program=../unit/$name
+    if [ "$name" = kernel_bits ]; then program=kernel_bits; fi
     # shellcheck disable=SC2086
-    aarch64-linux-gnu-gcc $flags $includes -static "$source/tests/cross/$program.c" $objects -lm -o "$name"
+    aarch64-linux-gnu-gcc $flags -fno-tree-vectorize $includes -static "$source/tests/cross/$program.c" $objects \
+        -lm -o "$name"
     echo "== $name on arm64"
     if [ "$name" = kernel_bits ]; then
         qemu-aarch64 ./kernel_bits >arm64.txt

@@ -7,10 +7,14 @@ SPDX-License-Identifier: BSD-3-Clause
 import unittest
 
 import numpy as np
-from common import Case, operands, oracle, rounded, write_input
+from common import Case, isas, operands, oracle, rounded, write_input
 
 # Limits of the relative error (Frobenius) for scores within +-6, +-15, +-150.
 NORMAL, PEAKED, EXTREME, DOUBLE = 7e-7, 1.5e-6, 5e-6, 1e-14
+# What the project promises of the error for m = 8192 and N(0,1) operands, with scores 1, 3 and 30 times as large.
+PROMISES = ((1, 5.5e-7), (3, 1.2e-6), (30, 4e-6))
+# Computing in bf16: to the formula on operands as they are, and on rounded ones, where weights alone are rounded.
+BRAIN, BRAIN_WEIGHTS = 4e-3, 2.5e-3
 
 
 class AttendOracle(Case):
@@ -27,9 +31,11 @@ class AttendOracle(Case):
             keys["attention__alibi"] = "yes"
         result, report = self.attend(source, ranks, **keys)
         q, k, v = (rounded(x, dtype) for x in (q, k, v))
+        if compute == "bf16":
+            q, k, v = (rounded(x, compute) for x in (q, k, v))
         out, lse = oracle.attention(q, k, v, **rules, **tables)
         what = f"q {q.shape} k {k.shape} {dtype} {compute} {rules} {tables} on {ranks} ranks"
-        self.assertEqual(result["out"][0].dtype, {"f32": np.float32, "f64": np.float64}[compute])
+        self.assertEqual(result["out"][0].dtype, np.float64 if compute == "f64" else np.float32)
         self.near(result["out"][0], out, limit, what + ": out")
         self.near(result["lse"][0], lse, limit, what + ": lse", least=1.0)
         self.assertTrue(report["verify"]["passed"], what)
@@ -95,6 +101,21 @@ class AttendOracle(Case):
                     self.check(q, k, v, ranks, limit)
                     self.check(q, k, v, ranks, DOUBLE, dtype="f64", compute="f64")
 
+    def test_promised_accuracy(self):
+        """As tests/bench/kernel_accuracy.c measures it, all rows together; a head for each range of scores."""
+        for d in (64, 128):
+            q, k, v = operands((len(PROMISES), 64, d), (1, 8192, d), seed=20)
+            q = rounded(q * np.array([factor for factor, _ in PROMISES])[:, None, None], "f32")
+            source = self.fresh("in.h5")
+            write_input(source, q, k, v)
+            out, lse = oracle.attention(q, k, v)
+            for isa in isas():
+                result, _ = self.attend(source, 2, compute__isa=isa)
+                for head, (factor, limit) in enumerate(PROMISES):
+                    what = f"{isa}, d = {d}, scores times {factor}"
+                    self.near(result["out"][0][head], out[head], limit, what + ": out")
+                    self.near(result["lse"][0][head], lse[head], limit, what + ": lse", least=1.0)
+
     def test_error_does_not_grow_with_keys(self):
         self.check(*operands((32, 64), (262144, 64), seed=14, reach=6), 2)
 
@@ -104,6 +125,24 @@ class AttendOracle(Case):
                 q, k, v = operands((2, 130, 40), (2, 333, 40), 24, seed=2, reach=5.5)
                 self.check(q, k, v, 3, NORMAL, dtype)
                 self.check(q, k, v, 2, DOUBLE, dtype, "f64", mask="causal")
+
+    def test_bf16_computing(self):
+        """Operands rounded once, so that it does not matter whether the file's were; weights rounded, sums in f32."""
+        brain = dict(limit=BRAIN_WEIGHTS, compute="bf16")
+        q, k, v = operands((97, 64), (2053, 64), 33, seed=16)
+        result, _ = self.check(q, k, v, 2, **brain)
+        self.near(result["out"][0], oracle.attention(q, k, v)[0], BRAIN, "operands not rounded")
+        same, _ = self.check(q, k, v, 3, dtype="bf16", **brain)
+        self.assertEqual(result["out"][0].tobytes(), same["out"][0].tobytes())
+        self.assertEqual(result["lse"][0].tobytes(), same["lse"][0].tobytes())
+        self.check(*operands((2, 6, 131, 32), (2, 2, 300, 32), 20, seed=19), 4, dtype="f64", **brain)
+        q, k, v = operands((4, 150, 24), (2, 611, 24), 40, seed=17)
+        self.check(q, k, v, 2, mask="causal", **brain)
+        self.check(q, k, v, 3, mask="causal", causal_align="top-left", softcap=2.5, **brain)
+        self.check(q, k, v, 2, mask="window", window_left=60, window_right=5, alibi=True, **brain)
+        q, k, v = operands((2, 2, 150, 16), (2, 1, 150, 16), 9, seed=18)
+        tables = {"documents": [0, 1, 1, 70, 150], "key_lengths": [150, 60]}
+        self.check(q, k, v, 3, dtype="f16", mask="causal", tables=tables, **brain)
 
     def test_f16_small_and_large(self):
         """Denormals and the largest numbers of f16 come through its conversion."""

@@ -93,6 +93,12 @@ class BitIdentity(Case):
             compute__dtype="f64",
         )
 
+    def test_bf16_computing(self):
+        source = self.path("in.h5")
+        write_input(source, *operands((4, 331, 40), (2, 1100, 40), 33, seed=10, reach=9), "bf16")
+        configurations = CONFIGURATIONS[1:3] + [(4, 1, dict(head_groups=2, gather="chain"))]
+        self.same_everywhere(source, configurations, attention__mask="causal", compute__dtype="bf16")
+
     def test_documents_and_lengths(self):
         source = self.path("in.h5")
         write_input(

@@ -162,6 +162,18 @@ class Block(Case):
         )
         self.assertIsNone(report["certificate"], "without a sample nothing is known")
 
+    def test_certificate_says_that_it_is_a_sample(self):
+        source = self.path("in.h5")
+        write_input(source, *operands((60, 16), (60, 16), seed=7))
+        keys = {"input.file": source, "attention.method": "block", "attention.block_size": 25}
+        for rows, words in ((7, "a sample of 7 rows"), (0, "no row was sampled")):
+            keys |= {"output.file": self.fresh("out.h5"), "verify.rows": rows}
+            said = self.run_ok("attend", 1, keys).stdout
+            lines = [line for line in said.splitlines() if line.split()[:1] in (["dropped"], ["error"])]
+            self.assertGreater(len(lines), 0, said)
+            for line in lines:
+                self.assertIn(words, line)
+
     def test_exact_has_no_certificate(self):
         source = self.path("in.h5")
         write_input(source, *operands((9, 4), (9, 4)))

@@ -212,6 +212,29 @@ class Compare(Case):
             first = first or told
             self.assertEqual(told, first, f"{ranks} ranks")
 
+    def test_bytes(self):
+        """Of a rank: its share of operands and results, of what a method keeps of its rows, and room for gathered keys.
+        There is one K/V head, so that ranks share its keys: each one's go to all others, but with blocks."""
+        q, k, v = (x.astype(np.float32) for x in operands((2, 1600, 32), (1, 1200, 32), 48, seed=15))
+        source, rows, topk, rank = self.path("in.h5"), 2 * 1600, 200, 40
+        write_input(source, q, k, v)
+        keys = k.nbytes + v.nbytes
+        share = q.nbytes + keys + 4 * rows * (v.shape[-1] + 1)
+        basis = 8 * (2 + 2) * (rank + 16) * (1600 + 1200)  # the blocks of a head's Krylov basis, in double
+        # Bytes that ranks share, at least and at most, and those of each one.
+        kept = dict.fromkeys(("exact", "block"), (0, 0, 1 << 19))
+        kept["topk"] = 8 * rows * topk, 8 * rows * (2 * topk + 2 * v.shape[-1]), 1 << 19
+        kept["lowrank"] = basis, 3 * basis, 12 << 20  # stages of rows for W^T Y, small decompositions
+        lists = dict(attention__block_size=100, attention__topk=topk, attention__rank=rank)
+        for ranks in (1, 2, 3):
+            for told in self.compare(source, ranks, **lists, compute__gather="panels")["methods"]:
+                what, (least, most, alone) = f"{told['name']} on {ranks} ranks", kept[told["method"]]
+                self.assertGreaterEqual(told["bytes"]["per_rank"], (share + least) / ranks, what)
+                self.assertLessEqual(told["bytes"]["per_rank"], 1.25 * (share + most) / ranks + 4 * keys + alone, what)
+                if told["method"] != "lowrank":
+                    travel = 0 if told["method"] == "block" else (ranks - 1) * keys
+                    self.assertEqual(told["bytes"]["gathered"], travel, what)
+
     def test_types(self):
         q, k, v = operands((2, 60, 8), (2, 60, 8), seed=3, reach=6)
         names = ["block 7", "topk 5"]
@@ -361,6 +384,8 @@ class Compare(Case):
         for name in ("block_size", "rank"):
             self.refused(USAGE, f"attention.{name}", "'0'", "from 1", **{f"attention__{name}": "0"})
             self.refused(USAGE, f"attention.{name}", "'8,'", **{f"attention__{name}": "8,"})
+        for value in ("0", "-1"):
+            self.refused(USAGE, "attention.tolerance", f"'{value}'", "above 0", ranks=2, attention__tolerance=value)
         self.refused(USAGE, "block 31", "at most the 30 rows", ranks=3, attention__block_size="4,31")
         self.refused(USAGE, "compare.methods", "block", compare__methods="exact")
         self.refused(USAGE, "compare.methods", compare__methods="")

@@ -42,6 +42,17 @@ class Svd(Case):
         with open(report, encoding="utf-8") as file:
             return file_of(output), json.load(file)
 
+    def check_inputs(self, source, n, **keys):
+        """Rank 32 of the heads in a file, their first n rows and keys."""
+        with h5py.File(source) as file:
+            q, k = (file[name][...].reshape((-1,) + file[name].shape[-2:])[:, :n] for name in "qk")
+        got, report = self.svd(source, 2, attention__rank=32, **keys)
+        self.assertEqual(len(report["heads"]), len(q))
+        for i, (told, w) in enumerate(zip(report["heads"], oracle.softmax_matrix(q, k))):
+            names = ("singular_values", "u", "vt")
+            factors = [got[name].reshape((len(q),) + got[name].shape[-d:])[i] for name, d in zip(names, (1, 2, 2))]
+            self.check_head(w, factors, told, 4e-6, 1.005, f"{source}, head {i}")
+
     def check_head(self, w, got, told, limit, ratio, what):
         """One head's factors and report against its matrix w."""
         sigma, u, vt = got
@@ -127,6 +138,18 @@ class Svd(Case):
             at = divmod(i, 4)
             factors = tuple(got[name][at] for name in ("singular_values", "u", "vt"))
             self.check_head(w[at], factors, told, 2e-13, 1.005, "a part")
+
+    def test_walk(self):
+        """Rows that change slowly: singular values that fall fast."""
+        source = self.path("in.h5")
+        shape = {"shape.n": 700, "shape.d_k": 64, "shape.distribution": "walk"}
+        self.run_ok("generate", 2, {"output.file": source, **shape})
+        self.check_inputs(source, 700)
+
+    def test_text(self):
+        """Heads of a real transformer: two without a low rank, and two with one."""
+        part = dict(input__rows="0:700", input__keys="0:700")
+        self.check_inputs(os.path.join(SOURCE_DIR, "inputs/gpl3-minilm.h5"), 700, **part)
 
     def test_full_is_exact(self):
         q, k, v = operands((2, 70, 8), (2, 55, 8), seed=6, reach=7)
@@ -240,11 +263,11 @@ class Svd(Case):
         self.assertEqual(sorted(file_of(output)), ["singular_values"])
         self.assertEqual(sorted(os.listdir(self.folder)), ["o.h5", "o.png", "r.json"])
         with h5py.File(os.path.join(SOURCE_DIR, "inputs/gpl3-minilm.h5")) as file:
-            q, k = (file[name][:, :512].astype(np.float64) for name in "qk")
+            q, k = (file[name][:, :512] for name in "qk")
         with open(report, encoding="utf-8") as file:
             told = json.load(file)["heads"]
         # The part has the positions of the whole, which no mask looks at.
-        for head, w in zip(told, matrices(q, k)[0]):
+        for head, w in zip(told, oracle.softmax_matrix(q, k)):
             exact = np.linalg.svd(w, compute_uv=False)
             error = math.sqrt((w**2).sum() - (np.array(head["singular_values"]) ** 2).sum())
             self.assertLessEqual(error, 1.005 * math.sqrt((exact[32:] ** 2).sum()))

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 from common import Case, error_lines, isas, operands, oracle, read_output, run, text, write_input
 
-NORMAL, DOUBLE = 1.5e-6, 1e-13
+NORMAL, DOUBLE, BRAIN = 1.5e-6, 1e-13, 2.0**-8
+LIMITS = {"f32": NORMAL, "f64": DOUBLE, "bf16": BRAIN}
 NEAR = {"f32": 1e-5, "f64": 1e-13}  # relative difference of weights that may be taken for a tie
 
 
@@ -28,10 +29,18 @@ def read_weights(path):
         return {name: (group[name][...], text(group[name].attrs["xxh64"])) for name in ("indptr", "indices", "data")}
 
 
-def choose(weights, most):
-    """Indices of the largest `most` that are above 0, of equal ones the lower, ascending."""
-    order = np.argsort(-weights, kind="stable")[:most]
-    return np.sort(order[weights[order] > 0])
+def sparse_matrix(sparse, weights):
+    """weights [.., n, m] where a row keeps them, else 0."""
+    kept, counts = np.zeros_like(weights), np.diff(sparse["indptr"][0]).ravel()
+    at = np.repeat(np.arange(counts.size), counts), sparse["indices"][0]
+    kept.reshape(counts.size, -1)[at] = weights.reshape(counts.size, -1)[at]
+    return kept
+
+
+def choose(scores, most):
+    """Indices of the `most` largest scores of visible keys, whatever they weigh; of equal ones the lower, ascending."""
+    order = np.argsort(-scores, kind="stable")[:most]
+    return np.sort(order[~np.isneginf(scores[order])])
 
 
 class TopK(Case):
@@ -67,7 +76,7 @@ class TopK(Case):
 
     def compare(self, q, k, v, topk, compute, result, report, sparse, renormalize, **rules):
         what = f"q {q.shape} k {k.shape} top {topk} {compute} {rules}"
-        limit = DOUBLE if compute == "f64" else NORMAL
+        limit = LIMITS[compute]
         matrix, lse = dense(q, k, **rules)
         matrix, v4 = oracle.as_bhnd(matrix), oracle.as_bhnd(v)
         batch, heads, n = matrix.shape[:3]
@@ -87,7 +96,8 @@ class TopK(Case):
                 for i in range(n):
                     kept = indices[indptr[b, h, i] : indptr[b, h, i + 1]]
                     row = matrix[b, h, i]
-                    wanted = choose(row, topk)
+                    with np.errstate(divide="ignore"):
+                        wanted = choose(np.log(row), topk)
                     here = f"{what}: batch {b} head {h} row {i}"
                     self.assertEqual(len(kept), len(wanted), here)
                     self.assertTrue((np.diff(kept) > 0).all(), here)
@@ -114,8 +124,20 @@ class TopK(Case):
         if topk < k.shape[-2] and dropped.max() > slack:
             self.assertLess(certificate["out_error_bound"], bound * 1.01 + 20 * slack, what + ": and is no larger")
         self.assertEqual(certificate["kept"], len(indices))
-        self.assertEqual(sum(entry["rows"] for entry in certificate["dropped_mass_histogram"]), certificate["rows"])
+        self.check_histogram(certificate, dropped if len(indices) else [], slack, what)
         self.assertTrue(report["verify"]["passed"], what)
+
+    def check_histogram(self, certificate, dropped, slack, what):
+        """Rows below each limit; those within rounding of it may be on either side."""
+        self.assertEqual(certificate["rows"], len(dropped), what)
+        rows, limits = 0, (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1)
+        self.assertEqual(tuple(entry["below"] for entry in certificate["dropped_mass_histogram"]), limits)
+        for entry, limit in zip(certificate["dropped_mass_histogram"], limits):
+            rows += entry["rows"]
+            surely, perhaps = (int(np.sum(np.asarray(dropped) < limit + shift)) for shift in (-slack, slack))
+            self.assertLessEqual(surely, rows, f"{what}: below {limit}")
+            self.assertGreaterEqual(perhaps, rows, f"{what}: below {limit}")
+        self.assertEqual(rows, len(dropped), what)
 
     def test_shapes(self):
         """Tile borders, one row, one key, more ranks than rows, k = 1, k = m, k > m, k beyond a tile."""
@@ -184,6 +206,51 @@ class TopK(Case):
                     np.testing.assert_array_equal(kept, np.sort(order), f"{kinds} kinds of keys, top {topk}, row {i}")
                 self.assertTrue(report["verify"]["passed"])
                 self.assertEqual(report["verify"]["near_ties"], 0)
+
+    def test_one_hot_rows(self):
+        """Scores so far apart that one weight is 1 and the others are 0: k entries are kept all the same."""
+        n, m, d, topk = 60, 700, 8, 12
+        random = np.random.default_rng(11)
+        q, k, v = np.zeros((n, d)), random.integers(-40, 41, (m, d)).astype(float), random.integers(-9, 10, (m, 5))
+        q[np.arange(n), np.arange(n) % d] = 1000
+        source = self.path("in.h5")
+        write_input(source, q, k, v)
+        for dtype, mask, ranks in (("f32", "none", 3), ("f64", "causal", 2), ("bf16", "causal", 1)):
+            what, scores = f"{dtype} {mask}", q @ k.T  # whole numbers, the same in every type: ties are ties
+            if mask == "causal":
+                scores[np.arange(m) > np.arange(n)[:, None]] = -np.inf  # the first rows see less than they may keep
+            weights = scores == scores.max(-1, keepdims=True)
+            weights = weights / weights.sum(-1, keepdims=True)
+            rule = dict(attention__mask=mask, attention__causal_align="top-left", attention__scale=1)
+            result, report, sparse = self.attend_topk(source, topk, ranks, compute__dtype=dtype, **rule)
+            kept = [choose(row, topk) for row in scores]
+            np.testing.assert_array_equal(np.diff(sparse["indptr"][0]), [len(keys) for keys in kept], what)
+            np.testing.assert_array_equal(sparse["indices"][0], np.concatenate(kept), what)
+            wanted, limit = np.concatenate([row[keys] for row, keys in zip(weights, kept)]), LIMITS[dtype]
+            np.testing.assert_array_equal(sparse["data"][0] == 0, wanted == 0, what)
+            np.testing.assert_allclose(sparse["data"][0], wanted, rtol=limit, err_msg=what)
+            weights = sparse_matrix(sparse, weights)
+            self.near(result["out"][0], weights @ v, limit, what)
+            self.check_histogram(report["certificate"], 1 - weights.sum(-1), limit, what)
+            self.assertEqual(report["certificate"]["kept"], len(wanted), what)
+            self.assertTrue(report["verify"]["passed"], what)
+
+    def test_certificate(self):
+        """The dropped masses and the errors of all rows, which are all sampled, from the oracle's exact answer."""
+        q, k, v = operands((2, 60, 16), (2, 300, 16), 24, seed=12)
+        q *= np.geomspace(0.3, 12, 60)[:, None]  # rows that drop nearly all, to rows that drop next to nothing
+        matrix, _ = dense(q, k)
+        for dtype, ranks, places in (("f32", 1, 5), ("f64", 3, 9)):
+            _, report, sparse = self.check(q, k, v, 20, ranks, dtype, keys=dict(verify__rows=120))
+            certificate = report["certificate"]
+            distance = np.linalg.norm((matrix - sparse_matrix(sparse, matrix)) @ v, axis=-1)
+            error = distance / np.linalg.norm(matrix @ v, axis=-1)
+            self.assertEqual(certificate["sampled"], 120)
+            self.assertAlmostEqual(certificate["out_error_mean"] / error.mean(), 1, places=places)
+            self.assertAlmostEqual(certificate["out_error_max"] / error.max(), 1, places=places)
+            self.assertAlmostEqual(certificate["out_distance_max"] / distance.max(), 1, places=places)
+            bins = [entry["rows"] for entry in certificate["dropped_mass_histogram"]]
+            self.assertGreater(min(bins), 0, "an input for every bin")
 
     def test_lse_is_that_of_all_keys(self):
         source = self.path("in.h5")

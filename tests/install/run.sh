@@ -38,7 +38,7 @@ run "$work/program/outside"
 export PKG_CONFIG_PATH="$prefix/$libdir/pkgconfig"
 flags=$(pkg-config --cflags --libs longspan)
 # shellcheck disable=SC2086 # several words
-"$cc" $CFLAGS "$here/program/outside.c" -o "$work/outside" $flags -lm
+"$cc" $CFLAGS "$here"/program/*.c -o "$work/outside" $flags -lm
 LD_LIBRARY_PATH="$prefix/$libdir${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export LD_LIBRARY_PATH
 run "$work/outside"

@@ -82,6 +82,8 @@ static void bits_without_a_mask(void **state)
     check_choices(d, "no mask");
     d.compute = LSP_F64;
     check_choices(d, "no mask, f64");
+    d.compute = LSP_BF16;
+    check_choices(d, "no mask, bf16");
     check_choices(plain(3, 1500, 5, 7), "three rows");
     check_choices(plain(1, 1, 1, 1), "one of each");
 }
@@ -140,7 +142,7 @@ static void bits_on_every_instruction_set(void **state)
     lsp_attention_desc d = plain(200, 1300, 33, 20);
     d.mask = LSP_MASK_CAUSAL;
     for (int isa = LSP_ISA_PORTABLE; isa <= (int)lsp_isa_best(); isa++)
-        for (int type = LSP_F32; type <= LSP_F64; type++) {
+        for (int type = LSP_BF16; type <= LSP_F64; type++) {
             d.isa = (lsp_isa)isa;
             d.compute = (lsp_dtype)type;
             result expected = reference_of(&d);

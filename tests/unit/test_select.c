@@ -125,48 +125,63 @@ static int by_key(const void *a, const void *b)
     return ((const entry *)a)->key < ((const entry *)b)->key ? -1 : 1;
 }
 
-/* Scores must be told apart in the computing type, or be equal. */
-static void check_at_once(const lsp_kernel *kernel, const double *scores, int64_t most, int at_once,
-                          const char *what)
+/* What a row should keep: entries by key, and the largest score and the sum of weights below it of all keys. */
+typedef struct expectation {
+    entry *entries;
+    int64_t count;
+    double top, sum;
+} expectation;
+
+static expectation expect(const double *scores, int64_t r, int64_t most)
 {
-    choice c = choose(kernel, scores, most, at_once, false);
-    entry *sorted = room(KEYS, sizeof *sorted);
-    for (int64_t r = 0; r < ROWS; r++) {
-        int64_t count = 0;
-        double top = -INFINITY, sum = 0, kept = 0;
-        for (int32_t key = first_seen(r); key < KEYS - r; key++) {
-            if (isnan(scores[key]) || scores[key] == -INFINITY) continue;
-            sorted[count++] = (entry){scores[key], key};
-            top = fmax(top, scores[key]);
-        }
-        for (int64_t i = 0; i < count; i++) sum += exp(sorted[i].score - top);
-        qsort(sorted, (size_t)count, sizeof *sorted, by_score);
-        int64_t wanted = lsp_min(count, most);
-        qsort(sorted, (size_t)wanted, sizeof *sorted, by_key);
-        if (c.candidates.counts[r] != wanted)
-            fail_msg("%s %s %s top %d row %d: keeps %d of %d", what, lsp_isa_name(kernel->isa),
-                     lsp_dtype_name(kernel->compute), (int)most, (int)r, c.candidates.counts[r], (int)wanted);
-        for (int64_t i = 0; i < wanted; i++) {
-            double weight, expected = exp(sorted[i].score - top) / sum;
-            if (c.candidates.keys[r * c.candidates.stride + i] != sorted[i].key)
-                fail_msg("%s %s %s top %d row %d: entry %d is key %d, not %d", what,
-                         lsp_isa_name(kernel->isa), lsp_dtype_name(kernel->compute), (int)most, (int)r,
-                         (int)i, c.candidates.keys[r * c.candidates.stride + i], sorted[i].key);
-            lsp_convert_load(c.type, c.candidates.scores, r * c.candidates.stride + i, 1, &weight);
-            double limit = kernel->compute == LSP_F64 ? 1e-13 : kernel->compute == LSP_F32 ? 1e-5 : 2e-2;
-            assert_true(fabs(weight - expected) <= limit * expected + 1e-37);
-            kept += expected;
-        }
-        assert_true(fabs(c.kept[r] - kept) < (kernel->compute == LSP_BF16 ? 1e-2 : 1e-5));
+    expectation e = {.entries = room(KEYS, sizeof *e.entries), .top = -INFINITY};
+    int64_t seen = 0;
+    for (int32_t key = first_seen(r); key < KEYS - r; key++) {
+        if (isnan(scores[key]) || scores[key] == -INFINITY) continue;
+        e.entries[seen++] = (entry){scores[key], key};
+        e.top = fmax(e.top, scores[key]);
     }
-    free(sorted);
-    drop(&c);
+    for (int64_t i = 0; i < seen; i++) e.sum += exp(e.entries[i].score - e.top);
+    e.count = lsp_min(seen, most);
+    qsort(e.entries, (size_t)seen, sizeof *e.entries, by_score);
+    qsort(e.entries, (size_t)e.count, sizeof *e.entries, by_key);
+    return e;
 }
 
+static void check_row(const choice *c, int64_t r, const expectation *wanted, const char *what)
+{
+    const lsp_kernel *kernel = c->kernel;
+    double kept = 0;
+    if (c->candidates.counts[r] != wanted->count)
+        fail_msg("%s %s %s top %d row %d: keeps %d of %d", what, lsp_isa_name(kernel->isa),
+                 lsp_dtype_name(kernel->compute), (int)c->most, (int)r, c->candidates.counts[r],
+                 (int)wanted->count);
+    for (int64_t i = 0; i < wanted->count; i++) {
+        double weight, expected = exp(wanted->entries[i].score - wanted->top) / wanted->sum;
+        if (c->candidates.keys[r * c->candidates.stride + i] != wanted->entries[i].key)
+            fail_msg("%s %s %s top %d row %d: entry %d is key %d, not %d", what, lsp_isa_name(kernel->isa),
+                     lsp_dtype_name(kernel->compute), (int)c->most, (int)r, (int)i,
+                     c->candidates.keys[r * c->candidates.stride + i], wanted->entries[i].key);
+        lsp_convert_load(c->type, c->candidates.scores, r * c->candidates.stride + i, 1, &weight);
+        double limit = kernel->compute == LSP_F64 ? 1e-13 : kernel->compute == LSP_F32 ? 1e-5 : 2e-2;
+        assert_true(fabs(weight - expected) <= limit * expected + 1e-37);
+        kept += expected;
+    }
+    assert_true(fabs(c->kept[r] - kept) < (kernel->compute == LSP_BF16 ? 1e-2 : 1e-5));
+}
+
+/* Scores must be told apart in the computing type, or be equal. */
 static void check(const lsp_kernel *kernel, const double *scores, int64_t most, const char *what)
 {
     const int at_once[] = {1, 3, LSP_SELECT_TILES};
-    for (int i = 0; i < 3; i++) check_at_once(kernel, scores, most, at_once[i], what);
+    expectation wanted[ROWS];
+    for (int64_t r = 0; r < ROWS; r++) wanted[r] = expect(scores, r, most);
+    for (int i = 0; i < 3; i++) {
+        choice c = choose(kernel, scores, most, at_once[i], false);
+        for (int64_t r = 0; r < ROWS; r++) check_row(&c, r, &wanted[r], what);
+        drop(&c);
+    }
+    for (int64_t r = 0; r < ROWS; r++) free(wanted[r].entries);
 }
 
 static void each_kernel(void (*test)(const lsp_kernel *kernel))
