@@ -180,6 +180,10 @@ INLINE void scores_rows(const int rows, const scores_use use, row_group *group, 
             scores_step(rows, use, group, depth, k, strip, column);
 }
 
+#ifdef VEC_HAS_PAIRS
+#    include "kernel/scores_woven.h"
+#endif
+
 /* The same for any number of rows, whose scores are stored. */
 static void scores_kept(row_group *group, int64_t depth, const unit *k, int64_t strip, int64_t strip_end)
 {
@@ -296,7 +300,11 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
         else if (group->sifts)
             scores_rows(ROW_TILE, SCORES_SIFT, group, depth, k, strip, strip_end);
         else
+#ifdef VEC_HAS_PAIRS
+            scores_woven(group, depth, k, strip, strip_end);
+#else
             scores_rows(ROW_TILE, SCORES_POWER, group, depth, k, strip, strip_end);
+#endif
         return;
     }
     group->fused = false;

@@ -165,10 +165,15 @@ INLINE real real_power(real x)
 
 INLINE vec vec_round_power(vec fraction)
 {
-    static const real coefficients[] = {0.6951168F * BRAIN_UNIT, 0.22764492F * BRAIN_UNIT,
-                                        0.0770671F * BRAIN_UNIT};
+    static const real numbers[] = {0.6951168F * BRAIN_UNIT, 0.22764492F * BRAIN_UNIT, 0.0770671F * BRAIN_UNIT,
+                                   BRAIN_ROUND + BRAIN_UNIT, BRAIN_ROUND};
+    const real *coefficients = numbers;
+#    ifdef VEC_HAS_PAIRS
+    /* Or the compiler keeps them in registers, which are the product's: see scores_woven.h. */
+    __asm__ volatile("" : "+r"(coefficients));
+#    endif
     vec tail = vec_polynomial(coefficients, 3, fraction);
-    return vec_sub(vec_fma(tail, fraction, vec_set(BRAIN_ROUND + BRAIN_UNIT)), vec_set(BRAIN_ROUND));
+    return vec_sub(vec_fma(tail, fraction, vec_set(coefficients[3])), vec_set(coefficients[4]));
 }
 
 INLINE vec vec_exp2_brain(vec u, real base)
