@@ -68,7 +68,7 @@ INLINE vec pack_pairs(const void *src, int64_t index, int64_t count)
 #endif
 
 /* What packing reads next is asked for so many bytes ahead. */
-enum { PACK_AHEAD = 4096 };
+enum { PACK_AHEAD = 6144 };
 
 INLINE void pack_prefetch(const void *p)
 {
