@@ -60,8 +60,7 @@ typedef struct lsp_svd_certificate {
     double norm;               /* ||W||_F, streamed */
     double frobenius_error;    /* ||W - W_r||_F */
     double frobenius_relative; /* the same over ||W||_F; 0 when W is 0 */
-    double
-        floor; /* 10 sqrt(eps): a frobenius_relative below it is largely what rounding left of the difference */
+    double floor; /* 10 sqrt(eps): rounding may be more than 1 % of a frobenius_relative below it */
     bool
         meaningful; /* frobenius_relative is above floor, and right to a per cent; else all that is known is that the
                         error is not above floor */

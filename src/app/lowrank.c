@@ -33,10 +33,13 @@ lsp_status lsp_lowrank_certificate_make(const lsp_attention_desc *desc, const ls
 void lsp_lowrank_print_unmet(int64_t heads, int64_t rank, int64_t asked)
 {
     if (heads > 0)
-        (void)printf("  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64 "%s\n",
-                     heads, heads == 1 ? "" : "s", rank,
-                     asked > 0 ? "; raise attention.rank"
-                               : ", the largest with these attention.steps and attention.oversample");
+        (void)printf(
+            "  NOTE     %" PRId64 " head%s did not meet the tolerance at rank %" PRId64 "%s\n", heads,
+            heads == 1 ? "" : "s", rank,
+            asked > 0
+                ? "; raise attention.rank, unless that is all of the matrix: then the tolerance is below "
+                  "what the computing type can tell"
+                : ": all of the matrix, or the largest with these attention.steps and attention.oversample");
 }
 
 void lsp_lowrank_certificate_print(const lsp_certificate *c)

@@ -56,7 +56,7 @@ typedef struct lsp_stored_rows {
 typedef struct lsp_key_tile {
     const void *k; /* [tile_keys / strip_keys][k_depth][strip_keys]; absent keys hold zeros */
     const void *v; /* [tile_keys][v_stride]; absent keys and columns past d_v hold zeros */
-    bool v_stored; /* v is bf16 as it is stored: see lsp_kernel_reads_v */
+    bool v_brain;  /* v is bf16 in place of its numbers in f32: see lsp_kernel_reads_v */
     int64_t first; /* absolute index of the tile's first key */
     double k_norm; /* as pack_k returned it; infinity with stored_k */
     double v_max;  /* as pack_v returned it */
@@ -65,7 +65,7 @@ typedef struct lsp_key_tile {
     const void *next_q; /* queries that are packed after this tile, also asked for */
     int64_t next_q_bytes;
     /* In place of k, which is NULL, and v, where at most row_tile rows meet the tile: a strip is packed when it is its turn
-     * and met at once, in the first-level cache. k_norm and v_max are infinite then. */
+     * and met at once, in the first-level cache. k_norm is 0 then, or infinite where no bound is to be taken. */
     lsp_stored_rows stored_k, stored_v;
 } lsp_key_tile;
 

@@ -202,6 +202,11 @@ typedef struct pack_bounds {
     vec largest, total;
 } pack_bounds;
 
+INLINE double pack_norm(const pack_bounds *bounds)
+{
+    return sqrt(pack_largest(bounds->largest, bounds->total));
+}
+
 /* Keys [key, key_end) of a tile, whole strips. */
 INLINE void pack_k_from(const lsp_tile_shape *shape, const lsp_stored_rows *from, lsp_dtype type, size_t size,
                         int64_t key, int64_t key_end, real *strips, pack_bounds *bounds)
@@ -235,7 +240,7 @@ static double pack_k(const lsp_tile_shape *shape, const void *src, lsp_dtype typ
     const lsp_stored_rows from = {src, type, offset, count};
     pack_bounds bounds = {vec_zero(), vec_zero()};
     pack_strips(shape, &from, 0, shape->tile_keys, tile_k, &bounds);
-    return sqrt(pack_largest(bounds.largest, bounds.total));
+    return pack_norm(&bounds);
 }
 
 /* Vectors of the rows of one unit of keys, at column c; `left` columns are there. Without `dst` they are looked at alone. */

@@ -85,15 +85,20 @@ INLINE double score_bound(const lsp_key_tile *tile, const lsp_score_rule *rule, 
     return q_norm * tile->k_norm * (double)score_factor(rule) * (1 + 1e-5);
 }
 
+/* No weight overflows with values up to this. */
+INLINE double values_limit(void)
+{
+    return REAL_BITS == 32 ? 0x1p32 : 0x1p300;
+}
+
 /* Whether a row's running maximum, an even integer, may stay for a tile whose scores are bounded by q_norm k_norm: then
  * no weight overflows, with what V makes of it, and none is lost to underflow. From the row's own numbers and the
  * tile's alone. */
 INLINE bool row_keeps(const lsp_key_tile *tile, const lsp_score_rule *rule, double q_norm, real max)
 {
     const double above = BRAIN ? 24 : REAL_BITS == 32 ? 40 : 300, range = REAL_BITS == 32 ? 120 : 1000;
-    const double v_limit = REAL_BITS == 32 ? 0x1p32 : 0x1p300;
     double bound = score_bound(tile, rule, q_norm);
-    return (rule->softcap == 0) & (rule->slope == 0) & (tile->v_max <= v_limit) &
+    return (rule->softcap == 0) & (rule->slope == 0) & (tile->v_max <= values_limit()) &
            (bound - (double)max <= above) & (bound + (double)max <= range);
 }
 
@@ -133,15 +138,21 @@ INLINE bool row_begins(const lsp_key_tile *tile, const lsp_score_rule *rule, dou
     return keeps & (score_bound(tile, rule, q_norm) <= most);
 }
 
+/* What the bounds of the tile mean for a row of the group. */
+INLINE void row_group_bound(row_group *group, int r, const lsp_key_tile *tile, const lsp_score_rule *rule,
+                            double norm)
+{
+    if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
+    group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
+}
+
 /* Adds row `row` to the group, unless it does not see the tile. */
 INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const lsp_key_tile *tile,
                           const lsp_score_rule *rule, const lsp_query_rows *rows, int64_t row)
 {
     if (!row_group_take(group, shape, tile, rows, row)) return;
     int r = group->rows - 1;
-    double norm = rows->norm[row];
-    if (*group->max[r] == -(real)INFINITY && row_begins(tile, rule, norm)) *group->max[r] = (real)0;
-    group->keep[r] = row_keeps(tile, rule, norm, *group->max[r]);
+    row_group_bound(group, r, tile, rule, rows->norm[row]);
     group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || BRAIN || *group->max[r] == (real)0);
 }
 

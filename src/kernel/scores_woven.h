@@ -38,15 +38,16 @@ INLINE void weave_part(const weave *w, row_group *group, int part, vec *sum)
 }
 
 /* Those of a row, each part after so many steps of the product. */
-INLINE void weave_row(const int steps, weave *w, row_group *group, const unit *const *q, int64_t i,
-                      const unit *k, register_tile acc)
+INLINE void weave_row(const int steps, weave *w, row_group *group, int64_t i, const unit *k,
+                      register_tile acc)
 {
     vec sum = group->lane_sum[w->row][0];
     UNROLL
     for (int part = 0; part < WEAVE_PARTS; part++) {
         UNROLL
         for (int step = part * steps; step < (part + 1) * steps; step++) {
-            product_step(ROW_TILE, COL_TILE, q, i + step, (unit_rows){k, NULL}, step * STRIP_KEYS, acc);
+            product_step(ROW_TILE, COL_TILE, group->q, i + step, (unit_rows){k, NULL}, step * STRIP_KEYS,
+                         acc);
             WEAVE_FENCE;
         }
         weave_part(w, group, part, &sum);
@@ -63,9 +64,9 @@ INLINE void weave_product(row_group *group, int64_t depth, const unit *k, weave 
     int64_t i = 0;
     tile_zero(ROW_TILE, COL_TILE, acc);
     for (; sparse && w->row < ROW_TILE; i += STEPS, k += STEPS * STRIP_KEYS)
-        weave_row(2, w, group, group->q, i, k, acc);
+        weave_row(2, w, group, i, k, acc);
     for (; i + WEAVE_PARTS <= depth && w->row < ROW_TILE; i += WEAVE_PARTS, k += WEAVE_PARTS * STRIP_KEYS)
-        weave_row(1, w, group, group->q, i, k, acc);
+        weave_row(1, w, group, i, k, acc);
     UNROLL_BY_4
     for (; i < depth; i++, k += STRIP_KEYS)
         product_step(ROW_TILE, COL_TILE, group->q, i, (unit_rows){k, NULL}, 0, acc);

@@ -32,16 +32,39 @@ static void row_group_advance(row_group *group, const lsp_tile_shape *shape, con
                               const lsp_key_tile *tile)
 {
     row_group_settle(group, shape->d_v);
-    if (tile->k) {
-        tile_scores(group, shape, rule, tile->k);
-        tile_softmax(group);
-        tile_values(group, shape, tile);
-    } else {
-        tile_scores_stored(group, shape, rule, &tile->stored_k);
-        tile_softmax(group);
-        tile_values_stored(group, shape, &tile->stored_v);
-    }
+    tile_scores(group, shape, rule, tile->k);
+    tile_softmax(group);
+    tile_values(group, shape, tile);
     group->rows = 0;
+}
+
+/* Rows of one group against a tile as it is stored. What its bounds are is known when K, and V, have been read: maxima are
+ * chosen after the scores, as they are for packed tiles, and once more where V turns out to have larger numbers than the
+ * choice assumed. So a row has the same bits in either way, weights that underflow included. */
+static void attend_stored(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                          const lsp_query_rows *rows, void *scratch)
+{
+    const bool asked = tile->k_norm < INFINITY;
+    row_group group;
+    double norm[ROW_TILE];
+    real max[ROW_TILE], sum[ROW_TILE];
+    row_group_start(&group, shape, scratch);
+    for (int64_t row = 0; row < rows->rows; row++)
+        if (row_group_take(&group, shape, tile, rows, row)) norm[group.rows - 1] = rows->norm[row];
+    if (group.rows == 0) return;
+    row_group_settle(&group, shape->d_v);
+    for (int r = 0; r < group.rows; r++) max[r] = *group.max[r], sum[r] = *group.sum[r];
+    for (lsp_key_tile found = {.v_max = 0};; found.v_max = INFINITY) {
+        found.k_norm = tile_scores_stored(&group, shape, rule, &tile->stored_k, asked);
+        for (int r = 0; r < group.rows; r++) {
+            *group.max[r] = max[r], *group.sum[r] = sum[r];
+            row_group_bound(&group, r, &found, rule, norm[r]);
+        }
+        tile_softmax(&group);
+        double most = tile_values_stored(&group, shape, &tile->stored_v, asked);
+        if (!asked || most <= values_limit() || found.v_max == INFINITY) break;
+    }
+    tile_values_add(&group, shape);
 }
 
 /* Those of the rows among which are all that see the tile, and mostly no others. */
@@ -66,6 +89,10 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     row_group group;
     const lsp_query_rows some = rows_of_tile(shape, tile, all), *rows = &some;
     if (rows->rows == 0) return;
+    if (!tile->k) {
+        attend_stored(shape, rule, tile, rows, scratch);
+        return;
+    }
     tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
     int64_t row = 0, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;

@@ -312,21 +312,25 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
     scores_end(group, rule, strip, strip_end);
 }
 
-/* The same with K as it is stored: a strip is packed and met at once. */
-static __attribute__((noinline)) void tile_scores_stored(row_group *group, const lsp_tile_shape *shape,
-                                                         const lsp_score_rule *rule,
-                                                         const lsp_stored_rows *stored)
+/* The same with K as it is stored: a strip is packed and met at once. Returns k_norm of the tile where it is `asked` for, and
+ * strips that no row sees are looked at too; else infinity. */
+static __attribute__((noinline)) double tile_scores_stored(row_group *group, const lsp_tile_shape *shape,
+                                                           const lsp_score_rule *rule,
+                                                           const lsp_stored_rows *stored, bool asked)
 {
-    int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
-    pack_bounds unused = {vec_zero(), vec_zero()};
+    const int64_t strip = group->begin / STRIP_KEYS, strip_end = lsp_ceil_div(group->end, STRIP_KEYS);
+    pack_bounds bounds = {vec_zero(), vec_zero()};
     group->factor = score_factor(rule);
     group->fused = false;
     scores_start(group->rows, group);
-    for (int64_t s = strip; s < strip_end; s++) {
-        pack_strips(shape, stored, s * STRIP_KEYS, (s + 1) * STRIP_KEYS, group->strip, &unused);
-        scores_kept(group, shape->k_depth / UNIT_ELEMENTS, group->strip, s, s + 1);
+    for (int64_t s = asked ? 0 : strip; s < (asked ? shape->tile_keys / STRIP_KEYS : strip_end); s++) {
+        pack_strips(shape, stored, s * STRIP_KEYS, (s + 1) * STRIP_KEYS, group->strip, &bounds);
+        if (s >= strip && s < strip_end)
+            scores_kept(group, shape->k_depth / UNIT_ELEMENTS, group->strip, s, s + 1);
     }
+    for (int r = 0; r < group->rows; r++) group->keep[r] = false; /* maxima are found */
     scores_end(group, rule, strip, strip_end);
+    return asked ? pack_norm(&bounds) : INFINITY;
 }
 
 #endif

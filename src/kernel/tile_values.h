@@ -16,10 +16,10 @@ typedef struct values_part {
     const row_group *group;
     const lsp_tile_shape *shape;
     const unit *tile_v;
-    const uint16_t *stored_v; /* bf16 in place of it, or NULL */
-    const unit *edge;      /* [2] copies of the units cut by begin and by end; NULL: nothing to leave out */
-    real *carry;           /* [ROW_TILE][v_stride] sums to go on with; NULL: a tile at once */
-    int64_t first, height; /* the keys that tile_v has */
+    const uint16_t *brain_v; /* bf16 in place of it, or NULL */
+    const unit *edge;        /* [2] copies of the units cut by begin and by end; NULL: nothing to leave out */
+    real *carry;             /* [ROW_TILE][v_stride] sums to go on with; NULL: a tile at once */
+    int64_t first, height;   /* the keys that tile_v has */
     int row;
     int64_t begin, end;
 } values_part;
@@ -47,8 +47,8 @@ INLINE void values_product(const int rows, const int cols, const values_part *pa
         if (end > part->end && end > begin) end -= PAIR;
     }
     values_weights(rows, part, begin, p);
-    if (SWAP && part->stored_v) {
-        const uint16_t *from = part->stored_v + (begin - part->first) * stride + column;
+    if (SWAP && part->brain_v) {
+        const uint16_t *from = part->brain_v + (begin - part->first) * stride + column;
         product_add_rows(rows, cols, end - begin, p, (unit_rows){NULL, from}, stride, acc);
         return;
     }
@@ -94,6 +94,16 @@ INLINE void values_add(const int cols, const row_group *group, int r, int64_t co
     }
 }
 
+INLINE void values_carry(const int rows, const int cols, const values_part *part, const real *carry,
+                         register_tile acc)
+{
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        UNROLL
+        for (int c = 0; c < cols; c++) acc[r][c] = vec_load(carry + r * part->shape->v_stride + c * LANES);
+    }
+}
+
 /* o = o alpha + sum_j p_j v_j for `rows` rows and `cols` vectors of columns (constants). Every tile has an
  * accumulator of its own, so that the error does not grow with the number of keys. */
 INLINE void values_block(const int rows, const int cols, const values_part *part, int64_t column)
@@ -101,18 +111,14 @@ INLINE void values_block(const int rows, const int cols, const values_part *part
     real *carry = part->carry ? part->carry + part->row * part->shape->v_stride + column : NULL;
     register_tile acc;
     tile_zero(rows, cols, acc);
-    UNROLL
-    for (int r = 0; r < rows && carry; r++) {
-        UNROLL
-        for (int c = 0; c < cols; c++) acc[r][c] = vec_load(carry + r * part->shape->v_stride + c * LANES);
-    }
+    if (carry) values_carry(rows, cols, part, carry, acc);
     values_product(rows, cols, part, column, acc);
     UNROLL
     for (int r = 0; r < rows; r++) {
-        UNROLL
-        for (int c = 0; c < cols && carry; c++)
-            vec_store(carry + r * part->shape->v_stride + c * LANES, acc[r][c]);
-        if (!carry) values_add(cols, part->group, part->row + r, column, part->shape->d_v, acc[r]);
+        if (carry)
+            values_store(cols, cols * LANES, carry + r * part->shape->v_stride, acc[r]);
+        else
+            values_add(cols, part->group, part->row + r, column, part->shape->d_v, acc[r]);
     }
 }
 
@@ -189,8 +195,8 @@ static void tile_values(const row_group *group, const lsp_tile_shape *shape, con
 {
     values_part part = {.group = group, .shape = shape, .begin = group->begin, .end = group->end};
     part.height = shape->tile_keys;
-    part.tile_v = tile->v_stored ? NULL : tile->v;
-    part.stored_v = tile->v_stored ? tile->v : NULL;
+    part.tile_v = tile->v_brain ? NULL : tile->v;
+    part.brain_v = tile->v_brain ? tile->v : NULL;
     if (tile->v_max == INFINITY && !group->same_sight) {
         values_apart(&part);
         return;
@@ -202,27 +208,39 @@ static void tile_values(const row_group *group, const lsp_tile_shape *shape, con
     values_all(&part);
 }
 
-/* The same with V as it is stored: a strip's height of rows is packed and met at once, in the same order. */
-static __attribute__((noinline)) void tile_values_stored(const row_group *group, const lsp_tile_shape *shape,
-                                                         const lsp_stored_rows *stored)
+/* P V to `carry` with V as it is stored: a strip's height of rows is packed and met at once, in the same order. Returns v_max
+ * of the tile where it is `asked` for, and rows that no query sees are looked at too; else infinity. */
+static __attribute__((noinline)) double tile_values_stored(const row_group *group,
+                                                           const lsp_tile_shape *shape,
+                                                           const lsp_stored_rows *stored, bool asked)
 {
-    const int64_t stride = shape->v_stride;
+    const int64_t stride = shape->v_stride, first = asked ? 0 : group->begin / STRIP_KEYS * STRIP_KEYS,
+                  last = asked ? shape->tile_keys : group->end;
     values_part part = {.group = group, .shape = shape, .carry = group->carry, .height = STRIP_KEYS};
+    double largest = asked ? 0 : INFINITY;
     part.tile_v = group->strip;
     memset(group->carry, 0, (size_t)(group->rows * stride) * sizeof(real));
-    for (int64_t key = group->begin / STRIP_KEYS * STRIP_KEYS; key < group->end; key += STRIP_KEYS) {
+    for (int64_t key = first; key < last; key += STRIP_KEYS) {
         double most = pack_value_rows(shape, stored, key, key + STRIP_KEYS, group->strip);
+        largest = most > largest ? most : largest;
         part.first = key;
         part.begin = lsp_max(key, group->begin), part.end = lsp_min(key + STRIP_KEYS, group->end);
         part.row = 0, part.edge = NULL;
+        if (part.begin >= part.end) continue;
         if (most == INFINITY)
             values_apart(&part);
         else
             values_all(&part);
     }
+    return largest;
+}
+
+/* o = o alpha + carry */
+static void tile_values_add(const row_group *group, const lsp_tile_shape *shape)
+{
     for (int r = 0; r < group->rows; r++)
-        for (int64_t column = 0; column < stride; column += LANES) {
-            vec sum = vec_load(group->carry + r * stride + column);
+        for (int64_t column = 0; column < shape->v_stride; column += LANES) {
+            vec sum = vec_load(group->carry + r * shape->v_stride + column);
             values_add(1, group, r, column, shape->d_v, &sum);
         }
 }

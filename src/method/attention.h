@@ -15,7 +15,7 @@ typedef struct lsp_query_matrix {
 typedef struct lsp_tile_bounds {
     double k_norm, v_max;
     const void *v; /* where V stands: packed, or in the panel */
-    bool v_stored; /* lsp_key_tile.v_stored */
+    bool v_brain; /* lsp_key_tile.v_brain */
 } lsp_tile_bounds;
 
 /* What a thread works in. */

@@ -50,7 +50,7 @@ static stored_tile tile_in_panel(const lsp_attention *plan, const panel_work *w,
                          (const char *)w->panel.v + (size_t)(row * d->d_v) * lsp_dtype_size(d->v_type)};
 }
 
-/* V stays where it is if it stands there as it would be packed, or few rows take it as it is stored. */
+/* V stays where it is if it stands there as it would be packed, or if it is bf16 that few rows of several matrices meet. */
 static void pack_values(const lsp_attention *plan, const stored_tile *from, void *packed,
                         lsp_tile_bounds *bounds)
 {
@@ -65,7 +65,14 @@ static void pack_values(const lsp_attention *plan, const stored_tile *from, void
     if (!leave && !stored)
         bounds->v_max = kernel->pack_v(shape, from->v, type, from->offset, from->count, packed);
     bounds->v = leave || stored ? from->v : packed;
-    bounds->v_stored = stored;
+    bounds->v_brain = stored;
+}
+
+/* Where keys lie with the rows a rank may hold a part of a tile, and must not take another bound for it than one that holds
+ * all. */
+static bool tile_has_bounds(const lsp_attention *plan, const stored_tile *from)
+{
+    return !lsp_mask_parts(&plan->problem.mask, from->first, from->first + plan->shape.tile_keys);
 }
 
 /* Packs a tile of the panel as the index-th of plan->packed_k and packed_v. */
@@ -76,10 +83,7 @@ static void pack_tile(lsp_attention *plan, const stored_tile *from, int64_t inde
     bounds->k_norm = plan->kernel->pack_k(&plan->shape, from->k, d->k_type, from->offset, from->count,
                                           lsp_attention_packed_k(plan, index));
     pack_values(plan, from, lsp_attention_packed_v(plan, index), bounds);
-    /* Where keys lie with the rows a rank may hold a part of such a tile, and must not take another bound for it than
-     * one that holds all. */
-    if (lsp_mask_parts(&plan->problem.mask, from->first, from->first + plan->shape.tile_keys))
-        plan->bounds[index].k_norm = INFINITY;
+    if (!tile_has_bounds(plan, from)) plan->bounds[index].k_norm = INFINITY;
 }
 
 static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_t index)
@@ -87,7 +91,7 @@ static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_
     const lsp_tile_bounds *bounds = &plan->bounds[index];
     return (lsp_key_tile){.k = lsp_attention_packed_k(plan, index),
                           .v = bounds->v,
-                          .v_stored = bounds->v_stored,
+                          .v_brain = bounds->v_brain,
                           .first = first,
                           .k_norm = bounds->k_norm,
                           .v_max = bounds->v_max};
@@ -97,16 +101,16 @@ static lsp_key_tile packed_tile(const lsp_attention *plan, int64_t first, int64_
 static lsp_key_tile stored_one(const lsp_attention *plan, const stored_tile *from)
 {
     const lsp_attention_desc *d = &plan->problem.desc;
+    const bool bounded = tile_has_bounds(plan, from);
     return (lsp_key_tile){.first = from->first,
-                          .k_norm = INFINITY,
-                          .v_max = INFINITY,
+                          .k_norm = bounded ? 0 : INFINITY,
                           .stored_k = {from->k, d->k_type, from->offset, from->count},
                           .stored_v = {from->v, d->v_type, from->offset, from->count}};
 }
 
-/* A tile in one of the thread's places, packed unless it still stands there; the one after it is asked for as it
- * stands in the panel. */
-static lsp_key_tile pack_one(lsp_attention *plan, const panel_work *w, int64_t tile, bool stored, int thread)
+/* A tile in one of the thread's places, packed unless it still stands there, or as it is `stored`; the one after it is asked
+ * for as it stands in the panel. */
+static lsp_key_tile unit_tile(lsp_attention *plan, const panel_work *w, int64_t tile, bool stored, int thread)
 {
     int64_t index = thread * plan->room_tiles + tile % plan->room_tiles;
     stored_tile from = tile_in_panel(plan, w, tile);
@@ -237,7 +241,7 @@ static task_done run_unit_rows(const lsp_pass *p, const panel_work *w, int64_t u
         /* The matrices of a unit have the same rows, and so the same sights. */
         lsp_tile_place place = lsp_partition_tile(&plan->partition, t);
         if (place.first < least || !lsp_chunk_sees(&chunks[0], &place)) continue;
-        lsp_key_tile tile = pack_one(plan, w, t, stored, thread);
+        lsp_key_tile tile = unit_tile(plan, w, t, stored, thread);
         if (is_last(plan, &chunks[0], &tiles, t)) ask_queries(p, w, unit, begin, rows, &tile);
         for (int64_t i = 0; i < matrices; i++) lsp_chunk_attend(plan, &chunks[i], &tile, room);
         if (thread == 0) lsp_gather_progress(plan->gather);

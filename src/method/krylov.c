@@ -11,6 +11,7 @@
 #include "method/svd.h"
 
 #include <float.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { FIRST_RANK = 32 };
@@ -110,13 +111,19 @@ lsp_status lsp_krylov_limit(int64_t n, int64_t m, const lsp_svd_options *options
         *rank = most;
         return LSP_OK;
     }
+    char rank_text[112] = "";
+    if (most > 0)
+        (void)snprintf(rank_text, sizeof rank_text,
+                       "attention.rank (with these steps and this oversample %lld at most), ",
+                       (long long)most);
     return lsp_error_set(
         error, LSP_ERR_LIMIT,
         "rank %lld with %lld steps of blocks of rank + %lld columns needs a Krylov basis of %lld "
-        "columns, more than the %d that can be had: use a smaller attention.rank (with these steps %lld at "
-        "most), attention.steps or attention.oversample, or for a small matrix attention.svd = full",
-        (long long)*rank, (long long)options->steps, (long long)options->oversample, (long long)basis,
-        LSP_TALL_COLS, (long long)lsp_max(0, most));
+        "columns, more than the %d that can be had: use a smaller %sattention.steps or attention.oversample, "
+        "or for a "
+        "small matrix attention.svd = full",
+        (long long)*rank, (long long)options->steps, (long long)lsp_min(options->oversample, m),
+        (long long)basis, LSP_TALL_COLS, rank_text);
 }
 
 /* T is joined then. */

@@ -27,6 +27,7 @@ typedef struct kernel_case {
     double scale, softcap, slope;
     float *q, *k, *v;
     lsp_sight *sight;
+    bool stored; /* calls of at most row_tile rows meet tiles as they are stored */
 } kernel_case;
 
 /* State after all tiles, and the result. Arrays hold numbers of the computing type. */
@@ -38,7 +39,7 @@ typedef struct kernel_result {
 
 static inline kernel_case case_make(int64_t n, int64_t m, int64_t d_k, int64_t d_v, uint64_t seed)
 {
-    kernel_case c = {n, m, d_k, d_v, 0, m, 1 / sqrt((double)d_k), 0, 0, NULL, NULL, NULL, NULL};
+    kernel_case c = {n, m, d_k, d_v, 0, m, 1 / sqrt((double)d_k), 0, 0, NULL, NULL, NULL, NULL, false};
     c.q = lsp_memory_alloc(n * d_k, sizeof *c.q);
     c.k = lsp_memory_alloc(m * d_k, sizeof *c.k);
     c.v = lsp_memory_alloc(m * d_v, sizeof *c.v);
@@ -156,6 +157,10 @@ static inline kernel_result case_run_folding(const lsp_kernel *kernel, const ker
         lsp_key_tile tile = {.k = k, .v = v, .first = first};
         tile.k_norm = kernel->pack_k(&shape, c->k + begin * c->d_k, LSP_F32, begin - first, end - begin, k);
         tile.v_max = kernel->pack_v(&shape, c->v + begin * c->d_v, LSP_F32, begin - first, end - begin, v);
+        if (c->stored && rows_a_call <= kernel->row_tile)
+            tile = (lsp_key_tile){.first = first,
+                                  .stored_k = {c->k + begin * c->d_k, LSP_F32, begin - first, end - begin},
+                                  .stored_v = {c->v + begin * c->d_v, LSP_F32, begin - first, end - begin}};
         for (int64_t i = 0; i < c->n; i += rows_a_call) {
             size_t s = r.size, at = (size_t)i;
             lsp_query_rows rows = {

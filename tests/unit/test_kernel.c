@@ -72,8 +72,9 @@ static void check_against_oracle(const lsp_kernel *kernel, const kernel_case *c,
 
 static const int64_t shapes[][4] = {
     /* n, m, d_k, d_v */
-    {1, 1, 1, 1},      {7, 513, 64, 64},  {13, 1100, 80, 31}, {5, 700, 17, 100},  {6, 64, 128, 128},
-    {12, 65, 100, 80}, {3, 1537, 1, 129}, {11, 600, 200, 90}, {9, 300, 300, 300}, {2, 130, 600, 700},
+    {1, 1, 1, 1},       {7, 513, 64, 64},   {13, 1100, 80, 31}, {5, 700, 17, 100},
+    {6, 64, 128, 128},  {12, 65, 100, 80},  {3, 1537, 1, 129},  {11, 600, 200, 90},
+    {9, 300, 300, 300}, {2, 130, 600, 700}, {13, 700, 32, 20},  {7, 600, 46, 16},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -136,7 +137,7 @@ static void bits_do_not_depend_on_neighbours(void **state)
     (void)state;
     const lsp_kernel *list[KERNELS];
     int count = kernels(list);
-    for (int variant = 0; variant < 12; variant++) {
+    for (int variant = 0; variant < 14; variant++) {
         kernel_case c = case_make(29, 1090, variant % 2 ? 64 : 37, variant % 2 ? 80 : 23, (uint64_t)variant);
         c.key_begin = 5;
         case_random_sights(&c, (uint64_t)variant);
@@ -146,13 +147,18 @@ static void bits_do_not_depend_on_neighbours(void **state)
             c.v[900 * c.d_v] = INFINITY;
             c.k[600 * c.d_k] = -INFINITY;
         }
+        /* Whether weights below the normal numbers are lost depends on the maximum taken, and that on V. */
+        const float scale = variant == 12 ? 0x1p-124F : variant == 13 ? 0x1p100F : 1;
+        for (int64_t i = 0; i < c.m * c.d_v; i++) c.v[i] *= i / c.d_v == 37 || variant == 12 ? scale : 1;
         for (int i = 0; i < count; i++) {
             kernel_result together = case_run(list[i], &c, c.n);
-            for (int64_t rows = 1; rows <= 13; rows++) {
-                kernel_result apart = case_run(list[i], &c, rows);
+            for (int64_t way = 0; way < 26; way++) {
+                c.stored = way % 2;
+                kernel_result apart = case_run(list[i], &c, 1 + way / 2);
                 assert_same_result(&c, &together, &apart);
                 result_free(&apart);
             }
+            c.stored = false;
             result_free(&together);
         }
         case_free(&c);

@@ -253,7 +253,7 @@ static void attend_tile(const lsp_kernel *kernel, const lsp_tile_shape *shape, c
     }
     kernel->pack_queries(shape->d_k, numbers, LSP_BF16, ROWS, LOG2_E / 8, q);
     kernel->query_norms(shape->d_k, ROWS, q, norm);
-    lsp_key_tile tile = {.k = k, .v = stored ? (const void *)numbers : v, .v_stored = stored};
+    lsp_key_tile tile = {.k = k, .v = stored ? (const void *)numbers : v, .v_brain = stored};
     tile.k_norm = kernel->pack_k(shape, numbers, LSP_BF16, 0, keys, k);
     tile.v_max = kernel->pack_v(shape, numbers, LSP_BF16, 0, keys, stored ? NULL : v);
     assert_true(tile.v_max > 1 && tile.v_max < INFINITY);

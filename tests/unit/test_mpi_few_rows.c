@@ -1,4 +1,4 @@
-/* Few query rows, short sequences and windows: their key tiles are packed one at a time where they are used, and their bits are
+/* Few query rows, short sequences and windows: their key tiles are packed one at a time, or a strip at a time, where they are used, and their bits are
  * those that the same rows have among many, with panels packed for all threads. And how often keys are packed.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "mpi_case.h"
@@ -152,11 +152,15 @@ static void one_row_of_grouped_heads(void **state)
 static void packed_tiles_do_not_outlive_an_execution(void **state)
 {
     (void)state;
-    enum { KEYS = 500, WIDTH = 8 }; /* one tile */
-    lsp_attention_desc d = plain(1, KEYS, WIDTH, WIDTH);
-    float *q = case_alloc(WIDTH, sizeof *q), *k = case_alloc(KEYS * WIDTH, sizeof *k);
-    float first[WIDTH], second[WIDTH], expected[WIDTH];
-    for (int i = 0; i < WIDTH; i++) q[i] = 1;
+    enum {
+        KEYS = 500,
+        WIDTH = 8,
+        ROWS = 8
+    }; /* one tile; more rows than a register tile, which alone leaves it stored */
+    lsp_attention_desc d = plain(ROWS, KEYS, WIDTH, WIDTH);
+    float *q = case_alloc(ROWS * WIDTH, sizeof *q), *k = case_alloc(KEYS * WIDTH, sizeof *k);
+    float first[ROWS * WIDTH], second[ROWS * WIDTH], expected[ROWS * WIDTH];
+    for (int i = 0; i < ROWS * WIDTH; i++) q[i] = (float)(1 + i / WIDTH);
     for (int i = 0; i < KEYS * WIDTH; i++) k[i] = (float)lsp_random_normal(5, 1, (uint64_t)i);
     lsp_attention *plan = NULL, *fresh = NULL;
     assert_int_equal(lsp_attention_create(alone, &d, &plan), LSP_OK);

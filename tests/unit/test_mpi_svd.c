@@ -164,8 +164,11 @@ static void certificate_just_above_the_floor(void **state)
     const lsp_svd_certificate *c = &f.svd.certificate;
     double square = c->norm * c->norm, rest = square,
            least = c->floor * c->floor * FLT_EPSILON / DBL_EPSILON; /* of the square, in f32 */
-    for (options.rank = -1; rest > 1.02 * least * square; options.rank++)
-        rest -= f.svd.sigma[options.rank + 1] * f.svd.sigma[options.rank + 1];
+    for (options.rank = 0; options.rank < f.svd.rank && rest > 1.02 * least * square; options.rank++)
+        rest -= f.svd.sigma[options.rank] * f.svd.sigma[options.rank];
+    assert_true(rest <= 1.02 * least * square);
+    options.rank--;
+    assert_true(options.rank > 0);
     free_svd(&f.svd);
     p.desc.compute = LSP_F32;
     f = must_run(one_thread, &p, &options);
@@ -338,9 +341,9 @@ static void refusals(void **state)
     options.steps = 2;
     expect_refusal(&p, options, LSP_ERR_LIMIT, "8300 columns");
     options.rank = 2715;
-    expect_refusal(&p, options, LSP_ERR_LIMIT, "these steps 2714");
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "this oversample 2714");
     options.tolerance = 0.1; /* what is asked for by name is not cut */
-    expect_refusal(&p, options, LSP_ERR_LIMIT, "these steps 2714");
+    expect_refusal(&p, options, LSP_ERR_LIMIT, "this oversample 2714");
     options.rank = 0;
     options.oversample = 2730;
     expect_refusal(&p, options, LSP_ERR_LIMIT, "attention.oversample");
