@@ -286,8 +286,8 @@ static void refusals(void **state)
     assert_null(op);
 }
 
-/* The footprint holds what the rank that needs most allocates, and no more than twice that; of the full decomposition also
- * what pdgesvd moves in memory of its own, and stages of W^T Y, which it has none of. Runs first: the most that was
+/* The footprint holds what the rank that needs most allocates, and no more than twice that; of the full decomposition, besides
+ * the stages of W^T Y, which it has none of, a little more: pdgesvd moves data in memory of its own. Runs first: the most that was
  * allocated is that of the process. */
 static void memory_is_counted(void **state)
 {
@@ -308,7 +308,7 @@ static void memory_is_counted(void **state)
         lsp_context_max_i64(ctx, &used, 1);
         lsp_footprint f = r.estimate.footprint;
         int64_t counted = f.panels + f.packed + f.work; /* the rest is the caller's */
-        if (used > counted || (full ? counted - stages > used * 5 / 2 : counted > used * 2))
+        if (used > counted || (full ? counted - stages > used * 9 / 4 : counted > used * 2))
             fail_msg("svd %d: %lld bytes are counted, %lld are allocated", full, (long long)counted,
                      (long long)used);
         assert_true(r.estimate.work > r.estimate.flops);
