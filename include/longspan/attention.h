@@ -89,7 +89,8 @@ typedef struct lsp_attention_desc {
     int64_t block_size;
     /* LSP_METHOD_TOPK: weights that a row keeps, 1 or more, those of the largest scores; of equal ones the lower
      * keys. Rows that see fewer keys keep all. They stay as the softmax over all keys gave them, unless renormalize
-     * makes them add up to 1. lse is that of all keys. Memory: for each row 8 bytes (f64: 12) times 1.5 topk. */
+     * makes them add up to 1. lse is that of all keys. Memory: for each row 8 bytes (f64: 12) times topk and
+     * half of it (128, in f64 64, at least; 1024 at most), and 8 (d_v + 1) bytes: lsp_attention_estimate counts it. */
     int64_t topk;
     bool renormalize;
     /* LSP_METHOD_LOWRANK: O = U_r S_r (V_r^T V) of each query head's W. lse is that of W itself. Computes in f32 or
