@@ -10,6 +10,9 @@
 #include "kernel/finish.h"
 #include "kernel/fold.h"
 #include "kernel/pack_queries.h"
+#ifdef VEC_HAS_SCHEDULE
+#    include "kernel/plain.h"
+#endif
 #include "kernel/pool.h"
 #include "kernel/select.h"
 #include "kernel/tile_map.h"
@@ -96,6 +99,12 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
     row_group_start(&group, shape, scratch);
     int64_t row = 0, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
+#ifdef VEC_HAS_SCHEDULE
+    if (plain > 0 && plain_fits(shape)) {
+        attend_plain(shape, rule, tile, rows, plain, &group, &ahead);
+        row = plain;
+    }
+#endif
     for (; row < plain; row += ROW_TILE) {
         row_group_plain(&group, shape, tile, rows, row);
         row_group_ask(&group, shape, &ahead, rows, row + ROW_TILE);

@@ -17,6 +17,10 @@
 /* Register tile: ROW_TILE x COL_TILE accumulators, COL_TILE operands and a broadcast in 32 registers. */
 #define ROW_TILE 6
 #define COL_TILE 4
+/* Scheduled by hand: plain.h. Not where bf16 is kept in f32, which has a product of its own. */
+#if !BRAIN || defined(VEC_HAS_PAIRS)
+#    define VEC_HAS_SCHEDULE
+#endif
 #if REAL_BITS == 32
 typedef __m512 vec;
 #    define LANES   16

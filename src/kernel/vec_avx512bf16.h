@@ -4,13 +4,13 @@
 #ifndef LSP_KERNEL_VEC_AVX512BF16_H
 #define LSP_KERNEL_VEC_AVX512BF16_H
 
+#define VEC_HAS_PAIRS
 #include "kernel/vec_avx512.h"
 
 #ifndef __AVX512BF16__
 #    error "compile this file with -mavx512bf16 besides the flags of AVX-512"
 #endif
 
-#define VEC_HAS_PAIRS
 enum { UNIT_ELEMENTS = 2 };
 typedef uint32_t __attribute__((may_alias)) unit; /* the first of the pair is in the lower half */
 typedef __m512bh unit_vec;

@@ -163,11 +163,12 @@ INLINE real real_power(real x)
 #    define BRAIN_UNIT  0x1p-100F
 #    define BRAIN_ROUND (0x1.8p16F * BRAIN_UNIT)
 
+static const real brain_numbers[] = {0.6951168F * BRAIN_UNIT, 0.22764492F * BRAIN_UNIT,
+                                     0.0770671F * BRAIN_UNIT, BRAIN_ROUND + BRAIN_UNIT, BRAIN_ROUND};
+
 INLINE vec vec_round_power(vec fraction)
 {
-    static const real numbers[] = {0.6951168F * BRAIN_UNIT, 0.22764492F * BRAIN_UNIT, 0.0770671F * BRAIN_UNIT,
-                                   BRAIN_ROUND + BRAIN_UNIT, BRAIN_ROUND};
-    const real *coefficients = numbers;
+    const real *coefficients = brain_numbers;
 #    ifdef VEC_HAS_PAIRS
     /* Or the compiler keeps them in registers, which are the product's: see scores_woven.h. */
     __asm__ volatile("" : "+r"(coefficients));

@@ -1,0 +1,214 @@
+/* Probabilities of six rows against a whole key tile, with maxima of 0: half a strip of K at a time, and the powers of its
+ * scores between the steps of the next half's product. The scores wait for that in registers: what adders of their own do
+ * (Zen) then costs nothing, and no score goes through memory. The bits are those of scores_rows.
+ *
+ *     zmm0  ... 11   sums over d for this half: row by row, two vectors each
+ *     zmm12 ... 23   scores of the half before, which wait; when they are done, sums over further pieces of d
+ *     zmm24, 25      two vectors of K       zmm26   a query's element in all lanes
+ *     zmm27, 28, 29  a power on its way     zmm30, 31   what all powers need
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef LSP_KERNEL_PLAIN_SCORES_H
+#define LSP_KERNEL_PLAIN_SCORES_H
+
+#include "kernel/ahead.h"
+#include "kernel/schedule.h"
+#include "kernel/tile_scores.h"
+
+#include <stddef.h>
+
+enum { PLAIN_WOVEN = 12, PLAIN_FOUR = 4 }; /* steps of the product with a power each; and that loops take at once */
+_Static_assert(ROW_TILE == 6 && STRIP_KEYS == 4 * LANES && STRIP_KEYS * sizeof(unit) == 256, "registers");
+
+/* How many steps: by four, and what is left. */
+typedef struct plain_steps {
+    int64_t fours, ones;
+} plain_steps;
+
+/* What the loops need besides their registers. */
+typedef struct plain_state {
+    vec sum[ROW_TILE]; /* of the probabilities, by lane */
+    real number[8];    /* the exponential's */
+    real away;         /* in place of scores before there are any: its power is 0 */
+    int64_t halves, pieces, left, k_bytes;
+    plain_steps first, middle, last; /* of the pieces of a sum over d; the first without those that have a power */
+    int64_t advance;                 /* of probabilities, bytes; none before the first are there */
+    ahead_part ask[AHEAD_PARTS];
+    /* P V */
+    int64_t rounds, rest;
+    char *out[2];
+    int64_t out_stride, mask, fresh;
+} plain_state;
+
+#define NUMBER(i) "(%c[number]+" #i "*" UNIT ")(%[s])"
+#define P_0       "(%[p0])"
+#define P_1       "(%[p0],%[ps])"
+#define P_2       "(%[p0],%[ps],2)"
+#define P_3       "(%[p3])"
+#define P_4       "(%[p3],%[ps])"
+#define P_5       "(%[p3],%[ps],2)"
+/* x = x a + number i */
+#define HORNER(x, a, i) OP(FP("vfmadd213") NUMBER(i) EACH ", " Z(a) ", " Z(x))
+
+/* The power of scores in zmm`x`, vector `c` of row `r`: vec_exp2 in twelve parts, one to follow each FMA of a step. */
+#if BRAIN
+#    define POWER_0(x, r, c) OP("vfmadd213ps " NUMBER(5) EACH ", " Z(30) ", " Z(x))
+#    define POWER_1(x, r, c) SPREAD(NUMBER(2), 28)
+#    define POWER_2(x, r, c) OP("vreduceps $9, " Z(x) ", " Z(27)) POWER_2_##c(r)
+#    define POWER_2_0(r)     LOAD("(%c[sum]+64*" #r ")(%[s])", 31)
+#    define POWER_2_1(r)
+#    define POWER_3(x, r, c)  OP("vsubps " NUMBER(6) EACH ", " Z(x) ", " Z(x))
+#    define POWER_4(x, r, c)  HORNER(28, 27, 1)
+#    define POWER_5(x, r, c)  HORNER(28, 27, 0)
+#    define POWER_6(x, r, c)  HORNER(28, 27, 3)
+#    define POWER_7(x, r, c)
+#    define POWER_8(x, r, c)  OP("vsubps " NUMBER(4) EACH ", " Z(28) ", " Z(28))
+#    define POWER_9(x, r, c)  POWER_9_##c(x)
+#    define POWER_9_0(x)      OP("vscalefps " Z(x) ", " Z(28) ", " Z(29))
+#    define POWER_9_1(x)      OP("vscalefps " Z(x) ", " Z(28) ", " Z(28))
+#    define POWER_10(x, r, c) POWER_10_##c
+#    define POWER_10_0        ADD(29, 31, 31)
+#    define POWER_10_1        ADD(28, 31, 31)
+#    define POWER_11(x, r, c) POWER_11_##c(r)
+#    define POWER_11_0(r)
+#    define POWER_11_1(r)                                                                                    \
+        STORE(31, "(%c[sum]+64*" #r ")(%[s])")                                                               \
+        OP("vcvtne2ps2bf16 " Z(29) ", " Z(28) ", " Z(28)) STORE(28, P_##r)
+#elif REAL_BITS == 32
+#    define POWER_0(x, r, c) OP("vrndscaleps $8, " Z(x) ", " Z(27))
+#    define POWER_1(x, r, c) SPREAD(NUMBER(4), 28)
+#    define POWER_2(x, r, c) OP("vsubps " Z(27) ", " Z(x) ", " Z(x))
+#    define POWER_3(x, r, c)
+#    define POWER_4(x, r, c) HORNER(28, x, 3)
+#    define POWER_5(x, r, c) HORNER(28, x, 2)
+#    define POWER_6(x, r, c) HORNER(28, x, 1)
+#    define POWER_7(x, r, c) HORNER(28, x, 0)
+#    define POWER_8(x, r, c) HORNER(28, x, 5)
+#    define POWER_9(x, r, c)
+#    define POWER_10(x, r, c) OP("vscalefps " Z(27) ", " Z(28) ", " Z(28))
+#    define POWER_11(x, r, c) STORE(28, "64*" #c P_##r)
+#else
+#    define POWER_0(x, r, c)  OP("vrndscalepd $0x48, " Z(x) ", " Z(27)) /* to sixteenths */
+#    define POWER_1(x, r, c)  OP("vaddpd " NUMBER(6) EACH ", " Z(x) ", " Z(28))
+#    define POWER_2(x, r, c)  OP("vsubpd " Z(27) ", " Z(x) ", " Z(x))
+#    define POWER_3(x, r, c)  SPREAD(NUMBER(5), 29)
+#    define POWER_4(x, r, c)  OP("vpermi2pd " Z(31) ", " Z(30) ", " Z(28)) HORNER(29, x, 4)
+#    define POWER_5(x, r, c)  HORNER(29, x, 3)
+#    define POWER_6(x, r, c)  OP("vscalefpd " Z(27) ", " Z(28) ", " Z(28)) HORNER(29, x, 2)
+#    define POWER_7(x, r, c)  HORNER(29, x, 1)
+#    define POWER_8(x, r, c)  HORNER(29, x, 0)
+#    define POWER_9(x, r, c)  OP("vmulpd " Z(x) ", " Z(29) ", " Z(29))
+#    define POWER_10(x, r, c) OP("vfmadd213pd " Z(28) ", " Z(28) ", " Z(29))
+#    define POWER_11(x, r, c) STORE(29, "64*" #c P_##r)
+#endif
+#define POWER(part, x, r, c)   POWER_##part(x, r, c)
+#define NOTHING(part, x, r, c) /* in its place */
+
+/* Step i of the product, to zmm0 ... 11, and what follows its FMAs; and to zmm12 ... 23. */
+#define K_LOADS(i) LOAD("256*" #i "(%[k])", 24) LOAD("256*" #i "+64(%[k])", 25)
+#define K_ROW(row, a, b, first, second)                                                                      \
+    SPREAD(row, 26)                                                                                          \
+    FMA(24, 26, a) first FMA(25, 26, b) second
+#define STEP_WITH(what, i, x, r, c)                                                                          \
+    K_LOADS(i)                                                                                               \
+    K_ROW(ROW_0(i), 0, 1, what(0, x, r, c), what(1, x, r, c))                                                \
+    K_ROW(ROW_1(i), 2, 3, what(2, x, r, c), what(3, x, r, c))                                                \
+    K_ROW(ROW_2(i), 4, 5, what(4, x, r, c), what(5, x, r, c))                                                \
+    K_ROW(ROW_3(i), 6, 7, what(6, x, r, c), what(7, x, r, c))                                                \
+    K_ROW(ROW_4(i), 8, 9, what(8, x, r, c), what(9, x, r, c))                                                \
+    K_ROW(ROW_5(i), 10, 11, what(10, x, r, c), what(11, x, r, c))
+#define STEP_A(i) STEP_WITH(NOTHING, i, , , )
+#define STEP_B(i)                                                                                            \
+    K_LOADS(i)                                                                                               \
+    K_ROW(ROW_0(i), 12, 13, , ) K_ROW(ROW_1(i), 14, 15, , ) K_ROW(ROW_2(i), 16, 17, , )                      \
+    K_ROW(ROW_3(i), 18, 19, , ) K_ROW(ROW_4(i), 20, 21, , ) K_ROW(ROW_5(i), 22, 23, , )
+
+#define FORWARD(steps)                                                                                       \
+    OP("addq $256*" #steps ", %[k]")                                                                         \
+    OP("addq $" UNIT "*" #steps ", %[q0]") OP("addq $" UNIT "*" #steps ", %[q3]")
+#define ASK OP("prefetcht1 (%[at])") OP("addq %[step], %[at]")
+#define STEPS(step, member)                                                                                  \
+    TIMES(MEMBER(member), step(0) step(1) ASK step(2) step(3) FORWARD(4))                                    \
+    TIMES("8+" MEMBER(member), step(0) FORWARD(1))
+
+#define FILL_B      COPIES_11(12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
+#define CLEAR_A     CLEAR(0) COPIES_11(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
+#define CLEAR_B     CLEAR(12) FILL_B
+#define MOVE_A_TO_B                                                                                          \
+    COPY(0, 12) COPY(1, 13) COPY(2, 14) COPY(3, 15) COPY(4, 16) COPY(5, 17) COPY(6, 18) COPY(7, 19)          \
+    COPY(8, 20) COPY(9, 21) COPY(10, 22) COPY(11, 23)
+#define ADD_A_TO_B                                                                                           \
+    ADD(0, 12, 12) ADD(1, 13, 13) ADD(2, 14, 14) ADD(3, 15, 15) ADD(4, 16, 16) ADD(5, 17, 17)                \
+    ADD(6, 18, 18) ADD(7, 19, 19) ADD(8, 20, 20) ADD(9, 21, 21) ADD(10, 22, 22) ADD(11, 23, 23)
+#define ADD_B_TO_A                                                                                           \
+    ADD(0, 12, 0) ADD(1, 13, 1) ADD(2, 14, 2) ADD(3, 15, 3) ADD(4, 16, 4) ADD(5, 17, 5)                      \
+    ADD(6, 18, 6) ADD(7, 19, 7) ADD(8, 20, 8) ADD(9, 21, 9) ADD(10, 22, 10) ADD(11, 23, 11)
+
+/* All that waits: a power with each of twelve steps, or without any. */
+#define POWERS(how)                                                                                          \
+    how(0, 12, 0, 0) how(1, 13, 0, 1) how(2, 14, 1, 0) how(3, 15, 1, 1) how(4, 16, 2, 0) how(5, 17, 2, 1)    \
+    how(6, 18, 3, 0) how(7, 19, 3, 1) how(8, 20, 4, 0) how(9, 21, 4, 1) how(10, 22, 5, 0) how(11, 23, 5, 1)
+#define WOVEN(i, x, r, c) STEP_WITH(POWER, i, x, r, c)
+#define ALONE(i, x, r, c)                                                                                    \
+    POWER_0(x, r, c) POWER_1(x, r, c) POWER_2(x, r, c) POWER_3(x, r, c) POWER_4(x, r, c) POWER_5(x, r, c)    \
+    POWER_6(x, r, c) POWER_7(x, r, c) POWER_8(x, r, c) POWER_9(x, r, c) POWER_10(x, r, c) POWER_11(x, r, c)
+
+#if BRAIN
+#    define POWERS_BEGIN SPREAD(NUMBER(7), 30)
+#elif REAL_BITS == 32
+#    define POWERS_BEGIN
+#else
+#    define POWERS_BEGIN LOAD("(%[table])", 30) LOAD("64(%[table])", 31)
+#endif
+
+/* Where the parts of a half that are asked for in its turn stand. */
+#define ASK_TURN OP("movq " MEMBER(halves) ", %[n]") OP("andq $3, %[n]") OP("shlq $4, %[n]")
+#define HALF_BEGIN                                                                                           \
+    ASK_TURN OP("movq %c[ask](%[s],%[n]), %[at]") OP("movq 8+%c[ask](%[s],%[n]), %[step]") CLEAR_A
+#define PROBABILITIES_FORWARD                                                                                \
+    OP("movq " MEMBER(advance) ", %[n]") OP("addq %[n], %[p0]") OP("addq %[n], %[p3]")                       \
+    OP("movq $%c[bytes], " MEMBER(advance))
+#define FURTHER_PIECES                                                                                       \
+    OP("movq " MEMBER(pieces) ", %[n]") OP("subq $2, %[n]") OP("movq %[n], " MEMBER(left)) OP("jz 5f")       \
+    OP("4:") CLEAR_B STEPS(STEP_B, middle) ADD_B_TO_A OP("decq " MEMBER(left)) OP("jnz 4b")                  \
+    OP("5:") CLEAR_B STEPS(STEP_B, last) ADD_A_TO_B
+/* To the strip's second half, or to the next strip. */
+#define HALF_END                                                                                             \
+    ASK_TURN OP("movq %[at], %c[ask](%[s],%[n])")                                                            \
+    OP("subq %[qs], %[q0]") OP("subq %[qs], %[q3]")                                                          \
+    OP("movq " MEMBER(halves) ", %[n]")                                                                      \
+    OP("subq $128, %[k]") OP("testq $1, %[n]") OP("jnz 7f")                                                  \
+    OP("subq " MEMBER(k_bytes) ", %[k]") OP("addq $256, %[k]")                                               \
+    OP("7:") OP("decq %[n]") OP("movq %[n], " MEMBER(halves))
+
+/* q, p and k: the first of six rows `depth` units apart; of six, p_stride bytes apart; the tile's strips. */
+static __attribute__((noinline)) void plain_scores(plain_state *state, const unit *q, int64_t depth, real *p,
+                                                   int64_t p_stride, const unit *k)
+{
+    const int64_t q_stride = depth * (int64_t)sizeof(unit);
+    const char *q0 = (const char *)q, *q3 = q0 + 3 * q_stride, *at;
+    char *p0 = (char *)p, *p3 = p0 + 3 * p_stride;
+    int64_t n, step;
+    __asm__ volatile(POWERS_BEGIN SPREAD(MEMBER(away), 12) FILL_B
+        OP("3:") HALF_BEGIN POWERS(WOVEN) FORWARD(12) PROBABILITIES_FORWARD STEPS(STEP_A, first)
+        OP("cmpq $1, " MEMBER(pieces)) OP("jne 8f") MOVE_A_TO_B OP("jmp 9f")
+        OP("8:") FURTHER_PIECES
+        OP("9:") HALF_END OP("jnz 3b")
+        POWERS(ALONE)
+        : [k] "+&r"(k), [q0] "+&r"(q0), [q3] "+&r"(q3), [p0] "+&r"(p0), [p3] "+&r"(p3), [n] "=&r"(n), [at] "=&r"(at),
+          [step] "=&r"(step)
+        : [s] "r"(state), [qs] "r"(q_stride), [ps] "r"(p_stride),
+#if REAL_BITS == 64
+          [table] "r"(exp2_steps),
+#endif
+          [bytes] "i"(2 * LANES * sizeof(real) / UNIT_ELEMENTS), [sum] "i"(offsetof(plain_state, sum)),
+          [number] "i"(offsetof(plain_state, number)), [away] "i"(offsetof(plain_state, away)),
+          [halves] "i"(offsetof(plain_state, halves)), [pieces] "i"(offsetof(plain_state, pieces)),
+          [left] "i"(offsetof(plain_state, left)), [k_bytes] "i"(offsetof(plain_state, k_bytes)),
+          [first] "i"(offsetof(plain_state, first)), [middle] "i"(offsetof(plain_state, middle)),
+          [last] "i"(offsetof(plain_state, last)), [advance] "i"(offsetof(plain_state, advance)),
+          [ask] "i"(offsetof(plain_state, ask))
+        : SCHEDULE_CLOBBERS);
+}
+
+#endif
