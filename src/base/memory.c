@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, HUGE_LEAST = 4 << 20 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, HUGE_LEAST = 2 << 20 };
 
 static _Atomic int64_t bytes_now, bytes_most;
 

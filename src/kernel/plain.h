@@ -4,7 +4,15 @@
 #ifndef LSP_KERNEL_PLAIN_H
 #define LSP_KERNEL_PLAIN_H
 
+#if BRAIN
+#    include "kernel/plain_pairs.h"
+#else
+#    include "kernel/plain_scores.h"
+#endif
 #include "kernel/plain_values.h"
+
+/* Keys that go through the product of scores together. */
+enum { PLAIN_KEYS = (BRAIN ? 4 : 2) * LANES };
 
 /* Whether the first piece of a sum over d has a step for each power. */
 INLINE bool plain_fits(const lsp_tile_shape *shape)
@@ -17,69 +25,137 @@ INLINE plain_steps plain_count(int64_t steps)
     return (plain_steps){steps / PLAIN_FOUR, steps % PLAIN_FOUR};
 }
 
-static void plain_start(plain_state *state, const lsp_tile_shape *shape, const lsp_score_rule *rule)
+static void plain_numbers(real *number, const lsp_score_rule *rule)
 {
-    const int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
-    *state = (plain_state){.pieces = lsp_ceil_div(depth, piece), .k_bytes = depth * 256, .away = (real)-1e30};
-    state->first = plain_count(piece - PLAIN_WOVEN);
-    state->middle = plain_count(piece);
-    state->last = plain_count(depth - (state->pieces - 1) * piece);
 #if BRAIN
-    memcpy(state->number, brain_numbers, sizeof brain_numbers);
-    state->number[5] = BRAIN_BIAS, state->number[6] = BRAIN_BIAS - BRAIN_SPARE, state->number[7] = score_factor(rule);
+    memcpy(number, brain_numbers, sizeof brain_numbers);
+    number[5] = BRAIN_BIAS, number[6] = BRAIN_BIAS - BRAIN_SPARE, number[7] = score_factor(rule);
+    number[8] = (real)-1e30; /* in place of scores before there are any: its power is 0 */
 #else
     (void)rule;
-    memcpy(state->number, exp2_coefficients, sizeof exp2_coefficients);
+    memcpy(number, exp2_coefficients, sizeof exp2_coefficients);
 #    if REAL_BITS == 32
-    state->number[5] = (real)1;
+    number[5] = (real)1;
 #    else
-    state->number[6] = STEP_SHIFT;
+    number[6] = STEP_SHIFT;
 #    endif
 #endif
 }
 
-/* How often the scores of one group ask for a line, in each part's turns. */
-static int64_t plain_asks(const plain_state *state, const lsp_tile_shape *shape)
+static void plain_start(plain_state *state, const lsp_tile_shape *shape, const lsp_score_rule *rule)
 {
-    const int64_t fours = state->first.fours + (state->pieces > 2 ? state->pieces - 2 : 0) * state->middle.fours +
+    const int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
+    *state = (plain_state){.pieces = lsp_ceil_div(depth, piece)};
+    state->first = plain_count(piece - PLAIN_WOVEN);
+    state->middle = plain_count(piece);
+    state->last = plain_count(depth - (state->pieces - 1) * piece);
+    plain_numbers(state->number, rule);
+    state->out_stride = shape->d_v * (int64_t)sizeof(real);
+}
+
+/* What alternates, for one group or for two. Blocks count down to 0: by the lower bits the first half of a strip and the second (in
+ * bf16 none), of the first group and the second. */
+static void plain_turns(plain_state *state, const lsp_tile_shape *shape, int64_t p_stride, int groups)
+{
+    const int64_t depth = shape->k_depth / UNIT_ELEMENTS, k_bytes = depth * STRIP_KEYS * (int64_t)sizeof(unit);
+    const int64_t q_row = depth * (int64_t)sizeof(unit), next_group = ROW_TILE * p_stride, block = 128;
+    state->blocks = groups * (shape->tile_keys / PLAIN_KEYS);
+    for (int left = 0; left < 4; left++) {
+        const int turn = (4 - left) % 4, group = groups == 1 ? 0 : turn % 2, key_turn = groups == 1 ? turn : turn / 2;
+        const bool more = group + 1 < groups, first_half = key_turn % 2 == 0;
+        state->k_move[left] = more ? -k_bytes : BRAIN ? 0 : first_half ? block - k_bytes : -block;
+        state->q_move[left] = (groups == 1 ? -1 : more ? ROW_TILE - 1 : -1 - ROW_TILE) * q_row;
+        state->sum_x[left] = state->sum + group * ROW_TILE;
+        state->sum_y[left] = state->sum + (groups - 1 - group) * ROW_TILE - 0;
+    }
+    const int64_t to_next = groups == 1 ? block : next_group;
+    state->around = groups == 1 ? 2 * block : block;
+    state->p_move[0] = BRAIN ? to_next : state->around - to_next;
+    state->p_move[1] = state->around - to_next;
+}
+
+/* What the scores of two groups ask for, line by line: their share of the next tile of K and of V and of the next queries (or the
+ * rows after them), and the output of the rows after them. */
+typedef struct plain_ahead {
+    const char *at[AHEAD_PARTS];
+    int64_t bytes[AHEAD_PARTS], asks;
+} plain_ahead;
+
+INLINE void plain_ahead_set(plain_ahead *ahead, int part, const void *at, int64_t bytes)
+{
+    ahead->at[part] = at;
+    ahead->bytes[part] = bytes;
+}
+
+static plain_ahead plain_ahead_start(plain_state *state, const lsp_tile_shape *shape, const tile_ahead *tile,
+                                     const lsp_query_rows *rows)
+{
+    const int64_t q_bytes = PLAIN_GROUPS * ROW_TILE * shape->k_depth / UNIT_ELEMENTS * (int64_t)sizeof(unit);
+    const int64_t out_bytes = PLAIN_GROUPS * ROW_TILE * state->out_stride;
+    const int64_t fours = state->first.fours + lsp_max(state->pieces - 2, 0) * state->middle.fours +
                           (state->pieces > 1 ? state->last.fours : 0);
-    return shape->tile_keys / STRIP_KEYS * 2 / AHEAD_PARTS * fours;
+    plain_ahead ahead = {.asks = PLAIN_GROUPS * (shape->tile_keys / PLAIN_KEYS) / AHEAD_PARTS * fours};
+    plain_ahead_set(&ahead, 0, tile->k ? tile->k : (const char *)rows->out, PLAIN_GROUPS * tile->k_step);
+    plain_ahead_set(&ahead, 1, tile->v ? tile->v : (const char *)rows->out, PLAIN_GROUPS * tile->v_step);
+    plain_ahead_set(&ahead, 2, tile->q ? tile->q : (const char *)rows->q + q_bytes, tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
+    plain_ahead_set(&ahead, 3, (const char *)rows->out + out_bytes, out_bytes);
+    for (int i = 0; i < AHEAD_PARTS; i++)
+        state->ask[i].step = ahead.asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead.bytes[i], ahead.asks)) : 0;
+    return ahead;
 }
 
-/* Shares of what comes next, as group_ahead_spread has it. */
-static void plain_ask(plain_state *state, group_ahead *ahead, int64_t asks)
+/* The next group's shares; at once what lines by turns do not suffice for. */
+INLINE void plain_ahead_turn(plain_ahead *ahead, plain_state *state)
 {
+    UNROLL
     for (int i = 0; i < AHEAD_PARTS; i++) {
-        int64_t step = asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead->bytes[i], asks)) : 0;
-        for (int64_t at = asks * step; at < ahead->bytes[i]; at += CACHE_LINE)
-            __builtin_prefetch(ahead->part[i].at + at, 0, 2);
-        state->ask[i] = (ahead_part){ahead->part[i].at, step};
-        ahead->bytes[i] = 0;
+        state->ask[i].at = ahead->at[i];
+        for (int64_t at = ahead->asks * state->ask[i].step; at < ahead->bytes[i]; at += CACHE_LINE)
+            __builtin_prefetch(ahead->at[i] + at, 0, 2);
+        ahead->at[i] += ahead->bytes[i];
     }
 }
 
-/* The first `count` rows, a multiple of ROW_TILE. */
-static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
-                         const lsp_query_rows *rows, int64_t count, row_group *group, tile_ahead *ahead)
+/* Whether the group's rows have met no key, as row_group_settle has it. */
+INLINE bool plain_fresh(const real *sum, real *out, int64_t d_v)
 {
+    int fresh = 0;
+    for (int r = 0; r < ROW_TILE; r++) fresh += signbit(sum[r]) != 0;
+    for (int r = 0; r < ROW_TILE && fresh > 0 && fresh < ROW_TILE; r++)
+        for (int64_t c = 0; c < d_v && signbit(sum[r]); c++) out[r * d_v + c] = (real)0;
+    return fresh == ROW_TILE;
+}
+
+/* The first `count` rows, a multiple of ROW_TILE; p: room for probabilities of PLAIN_GROUPS groups. */
+static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                         const lsp_query_rows *rows, int64_t count, real *p, tile_ahead *next)
+{
+    const int64_t depth = shape->k_depth / UNIT_ELEMENTS, p_row = scores_stride(shape);
+    const int64_t p_stride = p_row * (int64_t)sizeof(real);
     plain_state state;
-    const int64_t depth = shape->k_depth / UNIT_ELEMENTS, p_stride = scores_stride(shape) * (int64_t)sizeof(real);
     plain_start(&state, shape, rule);
-    const int64_t asks = plain_asks(&state, shape);
-    for (int64_t row = 0; row < count; row += ROW_TILE) {
-        row_group_plain(group, shape, tile, rows, row);
-        row_group_ask(group, shape, ahead, rows, row + ROW_TILE);
-        row_group_settle(group, shape->d_v);
-        plain_ask(&state, &group->ahead, asks);
-        state.halves = shape->tile_keys / STRIP_KEYS * 2;
-        state.advance = 0;
-        state.fresh = group->fresh;
-        if (BRAIN) for (int r = 0; r < ROW_TILE; r++) state.sum[r] = vec_zero();
-        plain_scores(&state, group->q[0], depth, group->p[0], p_stride, tile->k);
-        plain_values(&state, shape, group->p[0], p_stride, tile->v, group->out[0]);
-        for (int r = 0; r < ROW_TILE; r++) *group->sum[r] = real_fma(*group->sum[r], (real)1, lanes_sum(&state.sum[r]));
-        group->rows = 0;
+    plain_ahead ahead = plain_ahead_start(&state, shape, next, rows);
+    for (int64_t row = 0, some; row < count; row += some) {
+        some = lsp_min(PLAIN_GROUPS * ROW_TILE, count - row);
+        /* The second group's, as what is in front of it is written to. */
+        real *to = p + (some > ROW_TILE ? 0 : ROW_TILE * p_row), *sum = (real *)rows->sum + row;
+        plain_ahead_turn(&ahead, &state);
+        plain_turns(&state, shape, p_stride, (int)(some / ROW_TILE));
+        for (int r = 0; r < some && BRAIN; r++) state.sum[r] = vec_zero();
+        plain_scores(&state, (const unit *)rows->q + row * depth, depth, to, p_stride, tile->k);
+        const bool twice = BRAIN && some > ROW_TILE && shape->v_stride == 2 * LANES;
+        for (int64_t r = 0; r < some; r += twice ? some : ROW_TILE) {
+            real *out = (real *)rows->out + (row + r) * shape->d_v;
+            state.fresh[0] = plain_fresh(sum + r, out, shape->d_v);
+            if (twice) state.fresh[1] = plain_fresh(sum + ROW_TILE, out + ROW_TILE * shape->d_v, shape->d_v);
+            plain_values(&state, shape, to + r * p_row, p_stride, tile->v, out, state.sum + r, twice);
+        }
+        for (int64_t r = 0; r < some; r++) sum[r] = real_fma(sum[r], (real)1, lanes_sum(&state.sum[r]));
     }
+    const int64_t turns = lsp_ceil_div(count, PLAIN_GROUPS * ROW_TILE);
+    next->k_at = lsp_min(next->k_bytes, turns * ahead.bytes[0]);
+    next->v_at = lsp_min(next->v_bytes, turns * ahead.bytes[1]);
+    next->q_at = lsp_min(next->q_bytes, turns * ahead.bytes[2]);
 }
 
 #endif

@@ -11,70 +11,10 @@
 #ifndef LSP_KERNEL_PLAIN_SCORES_H
 #define LSP_KERNEL_PLAIN_SCORES_H
 
-#include "kernel/ahead.h"
-#include "kernel/schedule.h"
-#include "kernel/tile_scores.h"
-
-#include <stddef.h>
-
-enum { PLAIN_WOVEN = 12, PLAIN_FOUR = 4 }; /* steps of the product with a power each; and that loops take at once */
-_Static_assert(ROW_TILE == 6 && STRIP_KEYS == 4 * LANES && STRIP_KEYS * sizeof(unit) == 256, "registers");
-
-/* How many steps: by four, and what is left. */
-typedef struct plain_steps {
-    int64_t fours, ones;
-} plain_steps;
-
-/* What the loops need besides their registers. */
-typedef struct plain_state {
-    vec sum[ROW_TILE]; /* of the probabilities, by lane */
-    real number[8];    /* the exponential's */
-    real away;         /* in place of scores before there are any: its power is 0 */
-    int64_t halves, pieces, left, k_bytes;
-    plain_steps first, middle, last; /* of the pieces of a sum over d; the first without those that have a power */
-    int64_t advance;                 /* of probabilities, bytes; none before the first are there */
-    ahead_part ask[AHEAD_PARTS];
-    /* P V */
-    int64_t rounds, rest;
-    char *out[2];
-    int64_t out_stride, mask, fresh;
-} plain_state;
-
-#define NUMBER(i) "(%c[number]+" #i "*" UNIT ")(%[s])"
-#define P_0       "(%[p0])"
-#define P_1       "(%[p0],%[ps])"
-#define P_2       "(%[p0],%[ps],2)"
-#define P_3       "(%[p3])"
-#define P_4       "(%[p3],%[ps])"
-#define P_5       "(%[p3],%[ps],2)"
-/* x = x a + number i */
-#define HORNER(x, a, i) OP(FP("vfmadd213") NUMBER(i) EACH ", " Z(a) ", " Z(x))
+#include "kernel/plain_state.h"
 
 /* The power of scores in zmm`x`, vector `c` of row `r`: vec_exp2 in twelve parts, one to follow each FMA of a step. */
-#if BRAIN
-#    define POWER_0(x, r, c) OP("vfmadd213ps " NUMBER(5) EACH ", " Z(30) ", " Z(x))
-#    define POWER_1(x, r, c) SPREAD(NUMBER(2), 28)
-#    define POWER_2(x, r, c) OP("vreduceps $9, " Z(x) ", " Z(27)) POWER_2_##c(r)
-#    define POWER_2_0(r)     LOAD("(%c[sum]+64*" #r ")(%[s])", 31)
-#    define POWER_2_1(r)
-#    define POWER_3(x, r, c)  OP("vsubps " NUMBER(6) EACH ", " Z(x) ", " Z(x))
-#    define POWER_4(x, r, c)  HORNER(28, 27, 1)
-#    define POWER_5(x, r, c)  HORNER(28, 27, 0)
-#    define POWER_6(x, r, c)  HORNER(28, 27, 3)
-#    define POWER_7(x, r, c)
-#    define POWER_8(x, r, c)  OP("vsubps " NUMBER(4) EACH ", " Z(28) ", " Z(28))
-#    define POWER_9(x, r, c)  POWER_9_##c(x)
-#    define POWER_9_0(x)      OP("vscalefps " Z(x) ", " Z(28) ", " Z(29))
-#    define POWER_9_1(x)      OP("vscalefps " Z(x) ", " Z(28) ", " Z(28))
-#    define POWER_10(x, r, c) POWER_10_##c
-#    define POWER_10_0        ADD(29, 31, 31)
-#    define POWER_10_1        ADD(28, 31, 31)
-#    define POWER_11(x, r, c) POWER_11_##c(r)
-#    define POWER_11_0(r)
-#    define POWER_11_1(r)                                                                                    \
-        STORE(31, "(%c[sum]+64*" #r ")(%[s])")                                                               \
-        OP("vcvtne2ps2bf16 " Z(29) ", " Z(28) ", " Z(28)) STORE(28, P_##r)
-#elif REAL_BITS == 32
+#if REAL_BITS == 32
 #    define POWER_0(x, r, c) OP("vrndscaleps $8, " Z(x) ", " Z(27))
 #    define POWER_1(x, r, c) SPREAD(NUMBER(4), 28)
 #    define POWER_2(x, r, c) OP("vsubps " Z(27) ", " Z(x) ", " Z(x))
@@ -126,7 +66,6 @@ typedef struct plain_state {
 #define FORWARD(steps)                                                                                       \
     OP("addq $256*" #steps ", %[k]")                                                                         \
     OP("addq $" UNIT "*" #steps ", %[q0]") OP("addq $" UNIT "*" #steps ", %[q3]")
-#define ASK OP("prefetcht1 (%[at])") OP("addq %[step], %[at]")
 #define STEPS(step, member)                                                                                  \
     TIMES(MEMBER(member), step(0) step(1) ASK step(2) step(3) FORWARD(4))                                    \
     TIMES("8+" MEMBER(member), step(0) FORWARD(1))
@@ -153,61 +92,39 @@ typedef struct plain_state {
     POWER_0(x, r, c) POWER_1(x, r, c) POWER_2(x, r, c) POWER_3(x, r, c) POWER_4(x, r, c) POWER_5(x, r, c)    \
     POWER_6(x, r, c) POWER_7(x, r, c) POWER_8(x, r, c) POWER_9(x, r, c) POWER_10(x, r, c) POWER_11(x, r, c)
 
-#if BRAIN
-#    define POWERS_BEGIN SPREAD(NUMBER(7), 30)
-#elif REAL_BITS == 32
+#if REAL_BITS == 32
 #    define POWERS_BEGIN
 #else
 #    define POWERS_BEGIN LOAD("(%[table])", 30) LOAD("64(%[table])", 31)
 #endif
 
-/* Where the parts of a half that are asked for in its turn stand. */
-#define ASK_TURN OP("movq " MEMBER(halves) ", %[n]") OP("andq $3, %[n]") OP("shlq $4, %[n]")
-#define HALF_BEGIN                                                                                           \
-    ASK_TURN OP("movq %c[ask](%[s],%[n]), %[at]") OP("movq 8+%c[ask](%[s],%[n]), %[step]") CLEAR_A
-#define PROBABILITIES_FORWARD                                                                                \
-    OP("movq " MEMBER(advance) ", %[n]") OP("addq %[n], %[p0]") OP("addq %[n], %[p3]")                       \
-    OP("movq $%c[bytes], " MEMBER(advance))
 #define FURTHER_PIECES                                                                                       \
     OP("movq " MEMBER(pieces) ", %[n]") OP("subq $2, %[n]") OP("movq %[n], " MEMBER(left)) OP("jz 5f")       \
     OP("4:") CLEAR_B STEPS(STEP_B, middle) ADD_B_TO_A OP("decq " MEMBER(left)) OP("jnz 4b")                  \
     OP("5:") CLEAR_B STEPS(STEP_B, last) ADD_A_TO_B
-/* To the strip's second half, or to the next strip. */
-#define HALF_END                                                                                             \
-    ASK_TURN OP("movq %[at], %c[ask](%[s],%[n])")                                                            \
-    OP("subq %[qs], %[q0]") OP("subq %[qs], %[q3]")                                                          \
-    OP("movq " MEMBER(halves) ", %[n]")                                                                      \
-    OP("subq $128, %[k]") OP("testq $1, %[n]") OP("jnz 7f")                                                  \
-    OP("subq " MEMBER(k_bytes) ", %[k]") OP("addq $256, %[k]")                                               \
-    OP("7:") OP("decq %[n]") OP("movq %[n], " MEMBER(halves))
-
-/* q, p and k: the first of six rows `depth` units apart; of six, p_stride bytes apart; the tile's strips. */
+/* Of one group of rows, or of two that take turns: probabilities of row 0 go to p, those of the others p_stride bytes on. Two
+ * vectors in front of the first and the seventh row are written to as well. */
 static __attribute__((noinline)) void plain_scores(plain_state *state, const unit *q, int64_t depth, real *p,
                                                    int64_t p_stride, const unit *k)
 {
     const int64_t q_stride = depth * (int64_t)sizeof(unit);
     const char *q0 = (const char *)q, *q3 = q0 + 3 * q_stride, *at;
-    char *p0 = (char *)p, *p3 = p0 + 3 * p_stride;
+    char *p0 = (char *)p - state->p_move[0], *p3 = p0 + 3 * p_stride;
     int64_t n, step;
-    __asm__ volatile(POWERS_BEGIN SPREAD(MEMBER(away), 12) FILL_B
-        OP("3:") HALF_BEGIN POWERS(WOVEN) FORWARD(12) PROBABILITIES_FORWARD STEPS(STEP_A, first)
+    __asm__ volatile(POWERS_BEGIN CLEAR_B
+        OP("3:") ASK_BEGIN CLEAR_A POWERS(WOVEN) FORWARD(12) MOVE_P(0, p0) MOVE_P(8, p3) STEPS(STEP_A, first)
         OP("cmpq $1, " MEMBER(pieces)) OP("jne 8f") MOVE_A_TO_B OP("jmp 9f")
         OP("8:") FURTHER_PIECES
-        OP("9:") HALF_END OP("jnz 3b")
+        OP("9:") ASK_END TURN MOVE(k, k_move) MOVE(q0, q_move) MOVE(q3, q_move)
+        OP("decq " MEMBER(blocks)) OP("jnz 3b")
         POWERS(ALONE)
         : [k] "+&r"(k), [q0] "+&r"(q0), [q3] "+&r"(q3), [p0] "+&r"(p0), [p3] "+&r"(p3), [n] "=&r"(n), [at] "=&r"(at),
           [step] "=&r"(step)
-        : [s] "r"(state), [qs] "r"(q_stride), [ps] "r"(p_stride),
+        : [s] "r"(state), [qs] "r"(q_stride), [ps] "r"(p_stride)
 #if REAL_BITS == 64
-          [table] "r"(exp2_steps),
+          ,
+          [table] "r"(exp2_steps)
 #endif
-          [bytes] "i"(2 * LANES * sizeof(real) / UNIT_ELEMENTS), [sum] "i"(offsetof(plain_state, sum)),
-          [number] "i"(offsetof(plain_state, number)), [away] "i"(offsetof(plain_state, away)),
-          [halves] "i"(offsetof(plain_state, halves)), [pieces] "i"(offsetof(plain_state, pieces)),
-          [left] "i"(offsetof(plain_state, left)), [k_bytes] "i"(offsetof(plain_state, k_bytes)),
-          [first] "i"(offsetof(plain_state, first)), [middle] "i"(offsetof(plain_state, middle)),
-          [last] "i"(offsetof(plain_state, last)), [advance] "i"(offsetof(plain_state, advance)),
-          [ask] "i"(offsetof(plain_state, ask))
         : SCHEDULE_CLOBBERS);
 }
 

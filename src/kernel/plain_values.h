@@ -8,7 +8,7 @@
 #ifndef LSP_KERNEL_PLAIN_VALUES_H
 #define LSP_KERNEL_PLAIN_VALUES_H
 
-#include "kernel/plain_scores.h"
+#include "kernel/plain_state.h"
 
 enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities while the product takes a step of four */
 
@@ -63,7 +63,7 @@ enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities 
 #define CLEAR_V CLEAR(0) COPIES_11(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11) COPIES_11(0, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22) COPY(0, 23)
 /* All keys; the sums, row after row, with the first three quarters of them, where they are asked for. */
 #if BRAIN
-#    define V_SUMMED(step) TIMES(MEMBER(rest), V_FOUR(step, SUM_STEPS))
+#    define V_SUMMED(step) TIMES(MEMBER(rest), V_FOUR(step, NO_SUM_STEPS))
 #else
 #define V_SUMMED(step)                                                                                       \
     OP("movq $6, %[row]") OP("cmpq $0, " MEMBER(rounds)) OP("je 5f")                                         \
@@ -97,10 +97,10 @@ enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities 
     O_ROW_4(last, more, ROW_0(0), 0, 1, 2, 3) O_ROW_4(last, more, ROW_1(0), 4, 5, 6, 7)                      \
     O_ROW_4(last, more, ROW_2(0), 8, 9, 10, 11) O_ROW_4(last, more, ROW_3(0), 12, 13, 14, 15)                \
     O_ROW_4(last, more, ROW_4(0), 16, 17, 18, 19) O_ROW_4(last, more, ROW_5(0), 20, 21, 22, 23)
-#define V_OUT(all)                                                                                           \
+#define V_OUT(all, fresh)                                                                                    \
     OP("movq " MEMBER(out) ", %[q0]") OP("movq 8+" MEMBER(out) ", %[q3]")                                    \
     OP("movq " MEMBER(out_stride) ", %[qs]") OP("kmovw " MEMBER(mask) ", %%k1")                              \
-    OP("cmpq $0, " MEMBER(fresh)) OP("jne 4f")                                                               \
+    OP("cmpq $0, " fresh) OP("jne 4f")                                                               \
     all(O_ADD_LAST, O_ADD) OP("4:") all(O_STORE_LAST, O_STORE)
 
 /* p: the first of six rows of probabilities, p_stride bytes apart; v: the first of the columns, v_stride bytes from a row to
@@ -108,18 +108,14 @@ enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities 
 #define PLAIN_VALUES(cols)                                                                                   \
     static __attribute__((noinline)) void plain_values_##cols(plain_state *state, const real *p,             \
                                                               int64_t p_stride, const unit *v,               \
-                                                              int64_t v_stride)                              \
+                                                              int64_t v_stride, vec *sum)                    \
     {                                                                                                        \
         const char *q0 = (const char *)p, *q3 = q0 + 3 * p_stride, *from = q0;                               \
-        vec *sum = state->sum;                                                                               \
         int64_t n, row;                                                                                      \
-        __asm__ volatile(CLEAR_V V_SUMMED(V_STEP_##cols) V_OUT(O_ALL_##cols)                                 \
+        __asm__ volatile(CLEAR_V V_SUMMED(V_STEP_##cols) V_OUT(O_ALL_##cols, MEMBER(fresh))                                 \
                          : [v] "+&r"(v), [q0] "+&r"(q0), [q3] "+&r"(q3), [qs] "+&r"(p_stride),                   \
                            [from] "+&r"(from), [sum] "+&r"(sum), [n] "=&r"(n), [row] "=&r"(row)                \
-                         : [s] "r"(state), [vs] "r"(v_stride), [rounds] "i"(offsetof(plain_state, rounds)),  \
-                           [rest] "i"(offsetof(plain_state, rest)), [out] "i"(offsetof(plain_state, out)),   \
-                           [out_stride] "i"(offsetof(plain_state, out_stride)),                              \
-                           [mask] "i"(offsetof(plain_state, mask)), [fresh] "i"(offsetof(plain_state, fresh)) \
+                         : [s] "r"(state), [vs] "r"(v_stride)                                                \
                          : SCHEDULE_CLOBBERS, "k1");                                                         \
     }
 PLAIN_VALUES(1)
@@ -127,25 +123,68 @@ PLAIN_VALUES(2)
 PLAIN_VALUES(3)
 PLAIN_VALUES(4)
 
-/* All columns, in blocks as values_rows has them; `out` is the first of six rows. */
+#if BRAIN
+/* Twelve rows of two vectors at once, as twelve sums do not keep VDPBF16PS busy: rows 6 and 9 are at q6 and q9. */
+#    define ROW_6(i)  "(" #i "*" UNIT ")(%[q6])"
+#    define ROW_7(i)  "(" #i "*" UNIT ")(%[q6],%[qs])"
+#    define ROW_8(i)  "(" #i "*" UNIT ")(%[q6],%[qs],2)"
+#    define ROW_9(i)  "(" #i "*" UNIT ")(%[q9])"
+#    define ROW_10(i) "(" #i "*" UNIT ")(%[q9],%[qs])"
+#    define ROW_11(i) "(" #i "*" UNIT ")(%[q9],%[qs],2)"
+#    define V_STEP_TWICE(i, at)                                                                              \
+        V_STEP_2(i, at)                                                                                      \
+        V_ROW_2(ROW_6(i), 12, 13) V_ROW_2(ROW_7(i), 14, 15) V_ROW_2(ROW_8(i), 16, 17)                        \
+        V_ROW_2(ROW_9(i), 18, 19) V_ROW_2(ROW_10(i), 20, 21) V_ROW_2(ROW_11(i), 22, 23)
+#    define O_ALL_TWICE(last, more)                                                                          \
+        O_ROW_2(last, more, ROW_0(0), 12, 13) O_ROW_2(last, more, ROW_1(0), 14, 15)                          \
+        O_ROW_2(last, more, ROW_2(0), 16, 17) O_ROW_2(last, more, ROW_3(0), 18, 19)                          \
+        O_ROW_2(last, more, ROW_4(0), 20, 21) O_ROW_2(last, more, ROW_5(0), 22, 23)
+#    define TWICE_FOUR                                                                                       \
+        V_FOUR(V_STEP_TWICE, NO_SUM_STEPS) OP("addq $4*" UNIT ", %[q6]") OP("addq $4*" UNIT ", %[q9]")
+/* To the output of the second group. */
+#    define OUT_ON                                                                                           \
+        OP("leaq (%[qs],%[qs],2), %[n]") OP("addq %[n], %[n]")                                               \
+        OP("addq %[n], " MEMBER(out)) OP("addq %[n], 8+" MEMBER(out))
+
+static __attribute__((noinline)) void plain_values_twice(plain_state *state, const real *p, int64_t p_stride,
+                                                         const unit *v, int64_t v_stride)
+{
+    const char *q0 = (const char *)p, *q3 = q0 + 3 * p_stride, *q6 = q3 + 3 * p_stride, *q9 = q6 + 3 * p_stride;
+    int64_t n;
+    __asm__ volatile(CLEAR_V TIMES(MEMBER(rest), TWICE_FOUR)
+        V_OUT(O_ALL_2, MEMBER(fresh)) OUT_ON V_OUT(O_ALL_TWICE, "8+" MEMBER(fresh))
+        : [v] "+&r"(v), [q0] "+&r"(q0), [q3] "+&r"(q3), [q6] "+&r"(q6), [q9] "+&r"(q9), [qs] "+&r"(p_stride), [n] "=&r"(n)
+        : [s] "r"(state), [vs] "r"(v_stride)
+        : SCHEDULE_CLOBBERS, "k1");
+}
+#endif
+
+/* All columns, in blocks as values_rows has them; `out` is the first of six rows, and `sum` of their sums. Or `twice` as many. */
 static void plain_values(plain_state *state, const lsp_tile_shape *shape, const real *p, int64_t p_stride,
-                         const unit *v, real *out)
+                         const unit *v, real *out, vec *sum, bool twice)
 {
     const int64_t vectors = shape->v_stride / LANES, blocks = lsp_ceil_div(vectors, COL_TILE);
     const int64_t v_stride = shape->v_stride * (int64_t)sizeof(unit);
     state->rounds = BRAIN ? 0 : shape->tile_keys / PLAIN_ROUND;
-    state->out_stride = shape->d_v * (int64_t)sizeof(real);
     for (int64_t b = 0, done = 0; b < blocks; b++) {
         const int64_t width = (vectors - done) / (blocks - b), left = shape->d_v - (done + width - 1) * LANES;
         state->rest = shape->tile_keys / UNIT_ELEMENTS / PLAIN_FOUR - ROW_TILE * state->rounds;
         state->mask = left < LANES ? (1 << lsp_max(left, 0)) - 1 : (1 << LANES) - 1;
         state->out[0] = (char *)(out + done * LANES), state->out[1] = state->out[0] + 3 * state->out_stride;
         const unit *column = v + done * LANES;
+#if BRAIN
+        if (twice) {
+            plain_values_twice(state, p, p_stride, v, v_stride);
+            return;
+        }
+#else
+        (void)twice;
+#endif
         switch (width) {
-        case 1: plain_values_1(state, p, p_stride, column, v_stride); break;
-        case 2: plain_values_2(state, p, p_stride, column, v_stride); break;
-        case 3: plain_values_3(state, p, p_stride, column, v_stride); break;
-        default: plain_values_4(state, p, p_stride, column, v_stride);
+        case 1: plain_values_1(state, p, p_stride, column, v_stride, sum); break;
+        case 2: plain_values_2(state, p, p_stride, column, v_stride, sum); break;
+        case 3: plain_values_3(state, p, p_stride, column, v_stride, sum); break;
+        default: plain_values_4(state, p, p_stride, column, v_stride, sum);
         }
         state->rounds = 0;
         done += width;

@@ -48,6 +48,12 @@ typedef struct row_group {
     group_ahead ahead;
 } row_group;
 
+#ifdef VEC_HAS_SCHEDULE
+enum { SCORE_ROWS = 2 * ROW_TILE }; /* rows of probabilities in the scratch buffer: plain.h has two groups */
+#else
+enum { SCORE_ROWS = ROW_TILE };
+#endif
+
 /* Elements from one row's scores to the next: past a power of two, so that rows do not share cache sets. */
 INLINE int64_t scores_stride(const lsp_tile_shape *shape)
 {
@@ -56,7 +62,7 @@ INLINE int64_t scores_stride(const lsp_tile_shape *shape)
 
 static size_t scratch_bytes(const lsp_tile_shape *shape)
 {
-    return (size_t)(ROW_TILE * (scores_stride(shape) + shape->v_stride) + 2 * PAIR * shape->v_stride +
+    return (size_t)(SCORE_ROWS * scores_stride(shape) + ROW_TILE * shape->v_stride + 2 * PAIR * shape->v_stride +
                     STRIP_KEYS * lsp_max(shape->k_depth, shape->v_stride)) *
            sizeof(real);
 }

@@ -2,7 +2,8 @@
  * memory by the operands of the statement that the text ends up in:
  *
  *     q0, q3, qs   rows 0 and 3 of the left operand, and the bytes from a row to the next
- *     s            the plain_state; %c[name] is the place of a member
+ *     s            the plain_state
+ *     n            free
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_SCHEDULE_H
@@ -38,7 +39,6 @@
 #define ROW_4(i) "(" #i "*" UNIT ")(%[q3],%[qs])"
 #define ROW_5(i) "(" #i "*" UNIT ")(%[q3],%[qs],2)"
 
-#define MEMBER(name)       "%c[" #name "](%[s])"
 #define LOAD(from, to)     OP("vmovups " from ", " Z(to))
 #define STORE(from, to)    OP("vmovups " Z(from) ", " to)
 #define SPREAD(from, to)   OP(BROADCAST from ", " Z(to))

@@ -101,7 +101,7 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     int64_t row = 0, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
 #ifdef VEC_HAS_SCHEDULE
     if (plain > 0 && plain_fits(shape)) {
-        attend_plain(shape, rule, tile, rows, plain, &group, &ahead);
+        attend_plain(shape, rule, tile, rows, plain, scratch, &ahead);
         row = plain;
     }
 #endif
