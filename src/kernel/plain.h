@@ -53,13 +53,12 @@ static void plain_start(plain_state *state, const lsp_tile_shape *shape, const l
     state->out_stride = shape->d_v * (int64_t)sizeof(real);
 }
 
-/* What alternates, for one group or for two. Blocks count down to 0: by the lower bits the first half of a strip and the second (in
+/* What alternates, for one group or for two, and ends as it begins. Blocks count down to 0: by the lower bits the first half of a strip and the second (in
  * bf16 none), of the first group and the second. */
 static void plain_turns(plain_state *state, const lsp_tile_shape *shape, int64_t p_stride, int groups)
 {
     const int64_t depth = shape->k_depth / UNIT_ELEMENTS, k_bytes = depth * STRIP_KEYS * (int64_t)sizeof(unit);
     const int64_t q_row = depth * (int64_t)sizeof(unit), next_group = ROW_TILE * p_stride, block = 128;
-    state->blocks = groups * (shape->tile_keys / PLAIN_KEYS);
     for (int left = 0; left < 4; left++) {
         const int turn = (4 - left) % 4, group = groups == 1 ? 0 : turn % 2, key_turn = groups == 1 ? turn : turn / 2;
         const bool more = group + 1 < groups, first_half = key_turn % 2 == 0;
@@ -132,16 +131,20 @@ static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule
 {
     const int64_t depth = shape->k_depth / UNIT_ELEMENTS, p_row = scores_stride(shape);
     const int64_t p_stride = p_row * (int64_t)sizeof(real);
+    const int64_t blocks = shape->tile_keys / PLAIN_KEYS;
     plain_state state;
     plain_start(&state, shape, rule);
     plain_ahead ahead = plain_ahead_start(&state, shape, next, rows);
-    for (int64_t row = 0, some; row < count; row += some) {
+    for (int64_t row = 0, some = 0, before = 0; row < count; row += some) {
         some = lsp_min(PLAIN_GROUPS * ROW_TILE, count - row);
         /* The second group's, as what is in front of it is written to. */
         real *to = p + (some > ROW_TILE ? 0 : ROW_TILE * p_row), *sum = (real *)rows->sum + row;
         plain_ahead_turn(&ahead, &state);
-        plain_turns(&state, shape, p_stride, (int)(some / ROW_TILE));
-        for (int r = 0; r < some && BRAIN; r++) state.sum[r] = vec_zero();
+        if (some != before) plain_turns(&state, shape, p_stride, (int)(some / ROW_TILE));
+        before = some;
+        state.blocks = some / ROW_TILE * blocks;
+        UNROLL
+        for (int r = 0; r < PLAIN_GROUPS * ROW_TILE && BRAIN; r++) state.sum[r] = vec_zero();
         plain_scores(&state, (const unit *)rows->q + row * depth, depth, to, p_stride, tile->k);
         const bool twice = BRAIN && some > ROW_TILE && shape->v_stride == 2 * LANES;
         for (int64_t r = 0; r < some; r += twice ? some : ROW_TILE) {

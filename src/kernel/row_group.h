@@ -7,6 +7,7 @@
 #include "kernel/ahead.h"
 
 #include <math.h>
+#include <string.h>
 
 enum {
     SUM_VECS = SUM_LANES / LANES,
@@ -177,10 +178,16 @@ static bool rows_plain(const lsp_tile_shape *shape, const lsp_key_tile *tile, co
         others |= (rows->sight[row].begin > first) | (rows->sight[row].end < end);
     for (int64_t row = 0; row < count; row++) others |= max[row] != all;
     if (others) return false;
-    if (fresh)
-        for (int64_t row = 0; row < count; row++) others |= !row_begins(tile, rule, rows->norm[row]);
-    else
-        for (int64_t row = 0; row < count; row++) others |= !row_keeps(tile, rule, rows->norm[row], (real)0);
+    /* Norms are not negative, and then in the order of their bits, NaN above all. What the largest may, all may. */
+    int64_t bits, largest = 0;
+    for (int64_t row = 0; row < count; row++) {
+        memcpy(&bits, &rows->norm[row], sizeof bits);
+        bits &= INT64_MAX;
+        largest = bits > largest ? bits : largest;
+    }
+    double norm;
+    memcpy(&norm, &largest, sizeof norm);
+    others = fresh ? !row_begins(tile, rule, norm) : !row_keeps(tile, rule, norm, (real)0);
     for (int64_t row = 0; row < count && fresh && !others; row++) max[row] = (real)0;
     return !others;
 }
