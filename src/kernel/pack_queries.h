@@ -79,6 +79,9 @@ static void query_norms(int64_t d_k, int64_t rows, const void *q, double *norm)
     for (int64_t first = 0; first < rows * width; first += width) {
         double sums[CHAINS] = {0}, sum = 0;
         int64_t d = 0;
+#    ifdef VEC_HAS_PAIRS
+        d = squares_of_eight((const uint16_t *)q + first, width, sums);
+#    endif
         for (; d + CHAINS <= width; d += CHAINS) {
             for (int i = 0; i < CHAINS; i++) {
                 double x = packed_number(q, first + d + i);

@@ -9,6 +9,7 @@
 #else
 #    include "kernel/plain_scores.h"
 #endif
+#include "kernel/plain_sums.h"
 #include "kernel/plain_values.h"
 
 /* Keys that go through the product of scores together. */
@@ -51,6 +52,8 @@ static void plain_start(plain_state *state, const lsp_tile_shape *shape, const l
     state->last = plain_count(depth - (state->pieces - 1) * piece);
     plain_numbers(state->number, rule);
     state->out_stride = shape->d_v * (int64_t)sizeof(real);
+    const int64_t vectors = shape->v_stride / LANES, blocks = lsp_ceil_div(vectors, COL_TILE);
+    state->width = vectors / blocks, state->wider = vectors % blocks;
 }
 
 /* What alternates, for one group or for two, and ends as it begins. Blocks count down to 0: by the lower bits the first half of a strip and the second (in
@@ -78,6 +81,7 @@ static void plain_turns(plain_state *state, const lsp_tile_shape *shape, int64_t
 typedef struct plain_ahead {
     const char *at[AHEAD_PARTS];
     int64_t bytes[AHEAD_PARTS], asks;
+    bool more; /* than lines by turns suffice for */
 } plain_ahead;
 
 INLINE void plain_ahead_set(plain_ahead *ahead, int part, const void *at, int64_t bytes)
@@ -98,31 +102,40 @@ static plain_ahead plain_ahead_start(plain_state *state, const lsp_tile_shape *s
     plain_ahead_set(&ahead, 1, tile->v ? tile->v : (const char *)rows->out, PLAIN_GROUPS * tile->v_step);
     plain_ahead_set(&ahead, 2, tile->q ? tile->q : (const char *)rows->q + q_bytes, tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
     plain_ahead_set(&ahead, 3, (const char *)rows->out + out_bytes, out_bytes);
-    for (int i = 0; i < AHEAD_PARTS; i++)
+    for (int i = 0; i < AHEAD_PARTS; i++) {
         state->ask[i].step = ahead.asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead.bytes[i], ahead.asks)) : 0;
+        ahead.more |= ahead.asks * state->ask[i].step < ahead.bytes[i];
+    }
     return ahead;
 }
 
-/* The next group's shares; at once what lines by turns do not suffice for. */
+/* What turns leave of the next groups' shares, at once. */
+static __attribute__((noinline)) void plain_ahead_more(const plain_ahead *ahead, const plain_state *state)
+{
+    for (int i = 0; i < AHEAD_PARTS; i++)
+        for (int64_t at = ahead->asks * state->ask[i].step; at < ahead->bytes[i]; at += CACHE_LINE)
+            __builtin_prefetch(ahead->at[i] + at, 0, 2);
+}
+
+/* The next groups' shares. Few instructions: those between two products keep the second waiting. */
 INLINE void plain_ahead_turn(plain_ahead *ahead, plain_state *state)
 {
+    if (ahead->more) plain_ahead_more(ahead, state);
     UNROLL
     for (int i = 0; i < AHEAD_PARTS; i++) {
         state->ask[i].at = ahead->at[i];
-        for (int64_t at = ahead->asks * state->ask[i].step; at < ahead->bytes[i]; at += CACHE_LINE)
-            __builtin_prefetch(ahead->at[i] + at, 0, 2);
         ahead->at[i] += ahead->bytes[i];
     }
 }
 
-/* Whether the group's rows have met no key, as row_group_settle has it. */
-INLINE bool plain_fresh(const real *sum, real *out, int64_t d_v)
+/* Whether a group's rows have met no key, as row_group_settle has it. */
+INLINE bool plain_fresh(uint32_t fresh, real *out, int64_t d_v)
 {
-    int fresh = 0;
-    for (int r = 0; r < ROW_TILE; r++) fresh += signbit(sum[r]) != 0;
-    for (int r = 0; r < ROW_TILE && fresh > 0 && fresh < ROW_TILE; r++)
-        for (int64_t c = 0; c < d_v && signbit(sum[r]); c++) out[r * d_v + c] = (real)0;
-    return fresh == ROW_TILE;
+    const uint32_t all = (1U << ROW_TILE) - 1U;
+    if ((fresh & all) == all) return true;
+    for (int r = 0; r < ROW_TILE && (fresh & all); r++, fresh >>= 1)
+        for (int64_t c = 0; c < d_v && (fresh & 1U); c++) out[r * d_v + c] = (real)0;
+    return false;
 }
 
 /* The first `count` rows, a multiple of ROW_TILE; p: room for probabilities of PLAIN_GROUPS groups. */
@@ -146,14 +159,15 @@ static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule
         UNROLL
         for (int r = 0; r < PLAIN_GROUPS * ROW_TILE && BRAIN; r++) state.sum[r] = vec_zero();
         plain_scores(&state, (const unit *)rows->q + row * depth, depth, to, p_stride, tile->k);
+        const uint32_t fresh = sums_fresh(sum, some);
         const bool twice = BRAIN && some > ROW_TILE && shape->v_stride == 2 * LANES;
         for (int64_t r = 0; r < some; r += twice ? some : ROW_TILE) {
             real *out = (real *)rows->out + (row + r) * shape->d_v;
-            state.fresh[0] = plain_fresh(sum + r, out, shape->d_v);
-            if (twice) state.fresh[1] = plain_fresh(sum + ROW_TILE, out + ROW_TILE * shape->d_v, shape->d_v);
+            state.fresh[0] = plain_fresh(fresh >> r, out, shape->d_v);
+            if (twice) state.fresh[1] = plain_fresh(fresh >> ROW_TILE, out + ROW_TILE * shape->d_v, shape->d_v);
             plain_values(&state, shape, to + r * p_row, p_stride, tile->v, out, state.sum + r, twice);
         }
-        for (int64_t r = 0; r < some; r++) sum[r] = real_fma(sum[r], (real)1, lanes_sum(&state.sum[r]));
+        sums_add(state.sum, sum, some);
     }
     const int64_t turns = lsp_ceil_div(count, PLAIN_GROUPS * ROW_TILE);
     next->k_at = lsp_min(next->k_bytes, turns * ahead.bytes[0]);

@@ -39,6 +39,7 @@ typedef struct plain_state {
     int64_t rounds, rest;
     char *out[2];
     int64_t out_stride, mask, fresh[PLAIN_GROUPS];
+    int64_t width, wider; /* vectors of the first blocks of columns; how many of the last have one more */
 } plain_state;
 
 /* The places of its members, as text knows them. */

@@ -166,8 +166,9 @@ static void plain_values(plain_state *state, const lsp_tile_shape *shape, const 
     const int64_t vectors = shape->v_stride / LANES, blocks = lsp_ceil_div(vectors, COL_TILE);
     const int64_t v_stride = shape->v_stride * (int64_t)sizeof(unit);
     state->rounds = BRAIN ? 0 : shape->tile_keys / PLAIN_ROUND;
-    for (int64_t b = 0, done = 0; b < blocks; b++) {
-        const int64_t width = (vectors - done) / (blocks - b), left = shape->d_v - (done + width - 1) * LANES;
+    for (int64_t b = 0, done = 0, width = state->width; b < blocks; b++, done += width) {
+        if (b == blocks - state->wider) width++;
+        const int64_t left = shape->d_v - (done + width - 1) * LANES;
         state->rest = shape->tile_keys / UNIT_ELEMENTS / PLAIN_FOUR - ROW_TILE * state->rounds;
         state->mask = left < LANES ? (1 << lsp_max(left, 0)) - 1 : (1 << LANES) - 1;
         state->out[0] = (char *)(out + done * LANES), state->out[1] = state->out[0] + 3 * state->out_stride;
@@ -187,7 +188,6 @@ static void plain_values(plain_state *state, const lsp_tile_shape *shape, const 
         default: plain_values_4(state, p, p_stride, column, v_stride, sum);
         }
         state->rounds = 0;
-        done += width;
     }
 }
 
