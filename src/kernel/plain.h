@@ -98,9 +98,9 @@ static plain_ahead plain_ahead_start(plain_state *state, const lsp_tile_shape *s
     const int64_t fours = state->first.fours + lsp_max(state->pieces - 2, 0) * state->middle.fours +
                           (state->pieces > 1 ? state->last.fours : 0);
     plain_ahead ahead = {.asks = PLAIN_GROUPS * (shape->tile_keys / PLAIN_KEYS) / AHEAD_PARTS * fours};
-    plain_ahead_set(&ahead, 0, tile->k ? tile->k : (const char *)rows->out, PLAIN_GROUPS * tile->k_step);
-    plain_ahead_set(&ahead, 1, tile->v ? tile->v : (const char *)rows->out, PLAIN_GROUPS * tile->v_step);
-    plain_ahead_set(&ahead, 2, tile->q ? tile->q : (const char *)rows->q + q_bytes, tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
+    plain_ahead_set(&ahead, 0, tile->k ? tile->k + tile->k_at : (const char *)rows->out, PLAIN_GROUPS * tile->k_step);
+    plain_ahead_set(&ahead, 1, tile->v ? tile->v + tile->v_at : (const char *)rows->out, PLAIN_GROUPS * tile->v_step);
+    plain_ahead_set(&ahead, 2, tile->q ? tile->q + tile->q_at : (const char *)rows->q + q_bytes, tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
     plain_ahead_set(&ahead, 3, (const char *)rows->out + out_bytes, out_bytes);
     for (int i = 0; i < AHEAD_PARTS; i++) {
         state->ask[i].step = ahead.asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead.bytes[i], ahead.asks)) : 0;
@@ -138,9 +138,9 @@ INLINE bool plain_fresh(uint32_t fresh, real *out, int64_t d_v)
     return false;
 }
 
-/* The first `count` rows, a multiple of ROW_TILE; p: room for probabilities of PLAIN_GROUPS groups. */
+/* Whole groups of rows; p: room for probabilities of PLAIN_GROUPS groups. */
 static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
-                         const lsp_query_rows *rows, int64_t count, real *p, tile_ahead *next)
+                         const lsp_query_rows *rows, real *p, tile_ahead *next)
 {
     const int64_t depth = shape->k_depth / UNIT_ELEMENTS, p_row = scores_stride(shape);
     const int64_t p_stride = p_row * (int64_t)sizeof(real);
@@ -148,8 +148,8 @@ static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule
     plain_state state;
     plain_start(&state, shape, rule);
     plain_ahead ahead = plain_ahead_start(&state, shape, next, rows);
-    for (int64_t row = 0, some = 0, before = 0; row < count; row += some) {
-        some = lsp_min(PLAIN_GROUPS * ROW_TILE, count - row);
+    for (int64_t row = 0, some = 0, before = 0; row < rows->rows; row += some) {
+        some = lsp_min(PLAIN_GROUPS * ROW_TILE, rows->rows - row);
         /* The second group's, as what is in front of it is written to. */
         real *to = p + (some > ROW_TILE ? 0 : ROW_TILE * p_row), *sum = (real *)rows->sum + row;
         plain_ahead_turn(&ahead, &state);
@@ -169,10 +169,10 @@ static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule
         }
         sums_add(state.sum, sum, some);
     }
-    const int64_t turns = lsp_ceil_div(count, PLAIN_GROUPS * ROW_TILE);
-    next->k_at = lsp_min(next->k_bytes, turns * ahead.bytes[0]);
-    next->v_at = lsp_min(next->v_bytes, turns * ahead.bytes[1]);
-    next->q_at = lsp_min(next->q_bytes, turns * ahead.bytes[2]);
+    const int64_t turns = lsp_ceil_div(rows->rows, PLAIN_GROUPS * ROW_TILE);
+    next->k_at = lsp_min(next->k_bytes, next->k_at + turns * ahead.bytes[0]);
+    next->v_at = lsp_min(next->v_bytes, next->v_at + turns * ahead.bytes[1]);
+    next->q_at = lsp_min(next->q_bytes, next->q_at + turns * ahead.bytes[2]);
 }
 
 #endif

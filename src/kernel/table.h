@@ -70,13 +70,10 @@ static void attend_stored(const lsp_tile_shape *shape, const lsp_score_rule *rul
     tile_values_add(&group, shape);
 }
 
-/* Those of the rows among which are all that see the tile, and mostly no others. */
-static lsp_query_rows rows_of_tile(const lsp_tile_shape *shape, const lsp_key_tile *tile,
-                                   const lsp_query_rows *rows)
+/* Rows [begin, end) of `rows`. */
+static lsp_query_rows rows_part(const lsp_tile_shape *shape, const lsp_query_rows *rows, int64_t begin,
+                                int64_t end)
 {
-    int64_t begin = 0, end = rows->rows;
-    while (begin < end && rows->sight[begin].end <= tile->first) begin++;
-    while (begin < end && rows->sight[end - 1].begin >= tile->first + shape->tile_keys) end--;
     return (lsp_query_rows){end - begin,
                             (const unit *)rows->q + begin * (shape->k_depth / UNIT_ELEMENTS),
                             rows->norm + begin,
@@ -86,37 +83,77 @@ static lsp_query_rows rows_of_tile(const lsp_tile_shape *shape, const lsp_key_ti
                             (real *)rows->sum + begin};
 }
 
+/* Those of the rows among which are all that see the tile, and mostly no others. */
+static lsp_query_rows rows_of_tile(const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                                   const lsp_query_rows *rows)
+{
+    int64_t begin = 0, end = rows->rows;
+    while (begin < end && rows->sight[begin].end <= tile->first) begin++;
+    while (begin < end && rows->sight[end - 1].begin >= tile->first + shape->tile_keys) end--;
+    return rows_part(shape, rows, begin, end);
+}
+
+/* Of them those among which are all that see all of the tile, from a whole group on: sights never go back. */
+static lsp_query_rows rows_of_whole_tile(const lsp_tile_shape *shape, const lsp_key_tile *tile,
+                                         const lsp_query_rows *rows)
+{
+    int64_t begin = 0, end = rows->rows;
+    while (begin < end && rows->sight[begin].end < tile->first + shape->tile_keys) begin++;
+    while (begin < end && rows->sight[end - 1].begin > tile->first) end--;
+    begin = lsp_min(lsp_round_up(begin, ROW_TILE), end);
+    return rows_part(shape, rows, begin, begin + (end - begin) / ROW_TILE * ROW_TILE);
+}
+
+/* Rows [row, end), whatever they see. */
+static void attend_any(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                       const lsp_query_rows *rows, int64_t row, int64_t end, row_group *group,
+                       tile_ahead *ahead)
+{
+    for (; row < end; row++) {
+        row_group_add(group, shape, tile, rule, rows, row);
+        if (group->rows < ROW_TILE) continue;
+        row_group_ask(group, shape, ahead, rows, row + 1);
+        row_group_advance(group, shape, rule, tile);
+    }
+    if (group->rows) row_group_advance(group, shape, rule, tile);
+}
+
+/* Groups of rows that rows_plain speaks of. */
+static void attend_whole(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                         const lsp_query_rows *rows, row_group *group, tile_ahead *ahead)
+{
+#ifdef VEC_HAS_SCHEDULE
+    if (plain_fits(shape)) {
+        attend_plain(shape, rule, tile, rows, group->p[0], ahead);
+        return;
+    }
+#endif
+    for (int64_t row = 0; row < rows->rows; row += ROW_TILE) {
+        row_group_plain(group, shape, tile, rows, row);
+        row_group_ask(group, shape, ahead, rows, row + ROW_TILE);
+        row_group_advance(group, shape, rule, tile);
+    }
+}
+
 static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                    const lsp_query_rows *all, void *scratch)
 {
     row_group group;
-    const lsp_query_rows some = rows_of_tile(shape, tile, all), *rows = &some;
-    if (rows->rows == 0) return;
+    const lsp_query_rows rows = rows_of_tile(shape, tile, all);
+    if (rows.rows == 0) return;
     if (!tile->k) {
-        attend_stored(shape, rule, tile, rows, scratch);
+        attend_stored(shape, rule, tile, &rows, scratch);
         return;
     }
-    tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
+    tile_ahead ahead = tile_ahead_start(shape, tile, rows.rows);
     row_group_start(&group, shape, scratch);
-    int64_t row = 0, plain = rows_plain(shape, tile, rule, rows) ? rows->rows / ROW_TILE * ROW_TILE : 0;
-#ifdef VEC_HAS_SCHEDULE
-    if (plain > 0 && plain_fits(shape)) {
-        attend_plain(shape, rule, tile, rows, plain, scratch, &ahead);
-        row = plain;
-    }
-#endif
-    for (; row < plain; row += ROW_TILE) {
-        row_group_plain(&group, shape, tile, rows, row);
-        row_group_ask(&group, shape, &ahead, rows, row + ROW_TILE);
-        row_group_advance(&group, shape, rule, tile);
-    }
-    for (; row < rows->rows; row++) {
-        row_group_add(&group, shape, tile, rule, rows, row);
-        if (group.rows < ROW_TILE) continue;
-        row_group_ask(&group, shape, &ahead, rows, row + 1);
-        row_group_advance(&group, shape, rule, tile);
-    }
-    if (group.rows) row_group_advance(&group, shape, rule, tile);
+    const lsp_query_rows whole = rows_of_whole_tile(shape, tile, &rows);
+    int64_t begin = 0, end = 0;
+    if (whole.rows > 0 && rows_plain(shape, tile, rule, &whole))
+        begin = whole.sight - rows.sight, end = begin + whole.rows;
+    attend_any(shape, rule, tile, &rows, 0, begin, &group, &ahead);
+    if (end > begin) attend_whole(shape, rule, tile, &whole, &group, &ahead);
+    attend_any(shape, rule, tile, &rows, end, rows.rows, &group, &ahead);
 }
 
 /* Twelve chains, or, where there are registers, twice as many: more than any processor of today needs to keep its FMA units

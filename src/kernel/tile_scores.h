@@ -180,10 +180,6 @@ INLINE void scores_rows(const int rows, const scores_use use, row_group *group, 
             scores_step(rows, use, group, depth, k, strip, column);
 }
 
-#ifdef VEC_HAS_PAIRS
-#    include "kernel/scores_woven.h"
-#endif
-
 /* The same for any number of rows, whose scores are stored. */
 static void scores_kept(row_group *group, int64_t depth, const unit *k, int64_t strip, int64_t strip_end)
 {
@@ -199,14 +195,57 @@ static void scores_kept(row_group *group, int64_t depth, const unit *k, int64_t 
     }
 }
 
-/* The powers of a fused group's keys of which some row does not see all. */
+/* Negative in the first lanes, and in those from `lane` on. */
+INLINE vec scores_hidden_before(int64_t lanes)
+{
+    static const real hide[] = {[0 ... LANES - 1] = (real)-1, [LANES ... 2 * LANES - 1] = (real)0};
+    return vec_load(hide + LANES - lsp_max(0, lsp_min(lanes, LANES)));
+}
+
+INLINE vec scores_hidden_from(int64_t lane)
+{
+    static const real hide[] = {[0 ... LANES - 1] = (real)0, [LANES ... 2 * LANES - 1] = (real)-1};
+    return vec_load(hide + LANES - lsp_max(0, lsp_min(lane, LANES)));
+}
+
+/* The powers of a grain of keys of row r, of which it does not see all. Where no row sees a key, there need not be a score. */
+INLINE void scores_edge_grain(row_group *group, int r, score_power how, int64_t key, vec *sum)
+{
+    real *p = group->p[r];
+    vec power[SUM_VECS * UNIT_ELEMENTS];
+    UNROLL
+    for (int v = 0; v < SUM_VECS * UNIT_ELEMENTS; v++) {
+        const int64_t first = key + v * LANES;
+        const vec hide = vec_add(scores_hidden_before(group->row_begin[r] - first),
+                                 scores_hidden_from(group->row_end[r] - first));
+        const vec seen =
+            vec_select_less(hide, vec_zero(), vec_set(-(real)INFINITY), vec_load(p + first));
+        power[v] = softmax_power(false, how, seen);
+        sum[v % SUM_VECS] = vec_add(sum[v % SUM_VECS], power[v]);
+    }
+    UNROLL
+    for (int v = 0; v < SUM_VECS; v++)
+        vec_store(p + key / UNIT_ELEMENTS + v * LANES, unit_powers(power + v * UNIT_ELEMENTS));
+}
+
+/* The powers of a fused group's keys of which some row does not see all. Hidden keys are not written to one by one: a vector
+ * that is read after that would wait. */
 INLINE void scores_edge(row_group *group, int64_t key, int64_t key_end)
 {
     key = lsp_max(key, group->begin / KEY_GRAIN * KEY_GRAIN);
     key_end = lsp_min(key_end, lsp_round_up(group->end, KEY_GRAIN));
     for (int r = 0; r < ROW_TILE; r++) {
-        scores_hide(group, r, key, key_end);
-        softmax_row(group, r, (score_power){group->factor, *group->max[r]}, key, key_end);
+        const score_power how = {group->factor, *group->max[r]};
+        const int64_t begin = group->row_begin[r], end = group->row_end[r];
+        for (int64_t k = key; k < key_end; k += KEY_GRAIN) {
+            if (k >= begin && k + KEY_GRAIN <= end)
+                softmax_row(group, r, how, k, k + KEY_GRAIN);
+            else if (k < end && k + KEY_GRAIN > begin)
+                scores_edge_grain(group, r, how, k, group->lane_sum[r]);
+            else
+                for (int v = 0; v < SUM_VECS; v++)
+                    vec_store(group->p[r] + k / UNIT_ELEMENTS + v * LANES, vec_zero());
+        }
     }
 }
 
@@ -300,11 +339,7 @@ static void tile_scores(row_group *group, const lsp_tile_shape *shape, const lsp
         else if (group->sifts)
             scores_rows(ROW_TILE, SCORES_SIFT, group, depth, k, strip, strip_end);
         else
-#ifdef VEC_HAS_PAIRS
-            scores_woven(group, depth, k, strip, strip_end);
-#else
             scores_rows(ROW_TILE, SCORES_POWER, group, depth, k, strip, strip_end);
-#endif
         return;
     }
     group->fused = false;

@@ -170,7 +170,7 @@ INLINE vec vec_round_power(vec fraction)
 {
     const real *coefficients = brain_numbers;
 #    ifdef VEC_HAS_PAIRS
-    /* Or the compiler keeps them in registers, which are the product's: see scores_woven.h. */
+    /* Or the compiler keeps them in registers, which are the product's. */
     __asm__ volatile("" : "+r"(coefficients));
 #    endif
     vec tail = vec_polynomial(coefficients, 3, fraction);
