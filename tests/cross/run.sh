@@ -30,7 +30,7 @@ for file in "$source"/src/base/*.c "$source"/src/kernel/*.c; do
 done
 
 # Not vectorised themselves: Debian 12's compiler fails over a loop of test_kernel_maxima.c.
-units="test_kernel test_kernel_maxima test_kernel_pack test_kernel_parts test_map_kernel test_mask test_select"
+units="test_kernel test_kernel_plain test_kernel_maxima test_kernel_pack test_kernel_parts test_map_kernel test_mask test_select"
 for name in $units kernel_bits; do
     program=../unit/$name
     if [ "$name" = kernel_bits ]; then program=kernel_bits; fi

@@ -111,7 +111,7 @@ static inline void number_set(const kernel_result *r, char *array, int64_t index
 static inline void case_start(const kernel_case *c, const kernel_result *r)
 {
     for (int64_t i = 0; i < c->n; i++) {
-        const int64_t group = i / 12 % 3;
+        const int64_t group = i / 6 % 3;
         const bool none = group == 0 || (group == 1 && i % 2);
         number_set(r, r->max, i, -INFINITY);
         number_set(r, r->sum, i, none ? -0.0 : 0.0);
