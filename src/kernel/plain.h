@@ -56,19 +56,21 @@ static void plain_start(plain_state *state, const lsp_tile_shape *shape, const l
     state->width = vectors / blocks, state->wider = vectors % blocks;
 }
 
-/* What alternates, for one group or for two, and ends as it begins. Blocks count down to 0: by the lower bits the first half of a strip and the second (in
- * bf16 none), of the first group and the second. */
+/* What alternates, for one group or for two, and ends as it begins. Blocks count down to 0: their lower bits tell the first half
+ * of a strip and the second (in bf16 there are none), of the first group and the second. */
 static void plain_turns(plain_state *state, const lsp_tile_shape *shape, int64_t p_stride, int groups)
 {
-    const int64_t depth = shape->k_depth / UNIT_ELEMENTS, k_bytes = depth * STRIP_KEYS * (int64_t)sizeof(unit);
+    const int64_t depth = shape->k_depth / UNIT_ELEMENTS,
+                  k_bytes = depth * STRIP_KEYS * (int64_t)sizeof(unit);
     const int64_t q_row = depth * (int64_t)sizeof(unit), next_group = ROW_TILE * p_stride, block = 128;
     for (int left = 0; left < 4; left++) {
-        const int turn = (4 - left) % 4, group = groups == 1 ? 0 : turn % 2, key_turn = groups == 1 ? turn : turn / 2;
+        const int turn = (4 - left) % 4, group = groups == 1 ? 0 : turn % 2,
+                  key_turn = groups == 1 ? turn : turn / 2;
         const bool more = group + 1 < groups, first_half = key_turn % 2 == 0;
         state->k_move[left] = more ? -k_bytes : BRAIN ? 0 : first_half ? block - k_bytes : -block;
         state->q_move[left] = (groups == 1 ? -1 : more ? ROW_TILE - 1 : -1 - ROW_TILE) * q_row;
         state->sum_x[left] = state->sum + group * ROW_TILE;
-        state->sum_y[left] = state->sum + (groups - 1 - group) * ROW_TILE - 0;
+        state->sum_y[left] = state->sum + (groups - 1 - group) * ROW_TILE;
     }
     const int64_t to_next = groups == 1 ? block : next_group;
     state->around = groups == 1 ? 2 * block : block;
@@ -98,12 +100,16 @@ static plain_ahead plain_ahead_start(plain_state *state, const lsp_tile_shape *s
     const int64_t fours = state->first.fours + lsp_max(state->pieces - 2, 0) * state->middle.fours +
                           (state->pieces > 1 ? state->last.fours : 0);
     plain_ahead ahead = {.asks = PLAIN_GROUPS * (shape->tile_keys / PLAIN_KEYS) / AHEAD_PARTS * fours};
-    plain_ahead_set(&ahead, 0, tile->k ? tile->k + tile->k_at : (const char *)rows->out, PLAIN_GROUPS * tile->k_step);
-    plain_ahead_set(&ahead, 1, tile->v ? tile->v + tile->v_at : (const char *)rows->out, PLAIN_GROUPS * tile->v_step);
-    plain_ahead_set(&ahead, 2, tile->q ? tile->q + tile->q_at : (const char *)rows->q + q_bytes, tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
+    plain_ahead_set(&ahead, 0, tile->k ? tile->k + tile->k_at : (const char *)rows->out,
+                    PLAIN_GROUPS * tile->k_step);
+    plain_ahead_set(&ahead, 1, tile->v ? tile->v + tile->v_at : (const char *)rows->out,
+                    PLAIN_GROUPS * tile->v_step);
+    plain_ahead_set(&ahead, 2, tile->q ? tile->q + tile->q_at : (const char *)rows->q + q_bytes,
+                    tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
     plain_ahead_set(&ahead, 3, (const char *)rows->out + out_bytes, out_bytes);
     for (int i = 0; i < AHEAD_PARTS; i++) {
-        state->ask[i].step = ahead.asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead.bytes[i], ahead.asks)) : 0;
+        state->ask[i].step =
+            ahead.asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead.bytes[i], ahead.asks)) : 0;
         ahead.more |= ahead.asks * state->ask[i].step < ahead.bytes[i];
     }
     return ahead;
@@ -164,7 +170,8 @@ static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule
         for (int64_t r = 0; r < some; r += twice ? some : ROW_TILE) {
             real *out = (real *)rows->out + (row + r) * shape->d_v;
             state.fresh[0] = plain_fresh(fresh >> r, out, shape->d_v);
-            if (twice) state.fresh[1] = plain_fresh(fresh >> ROW_TILE, out + ROW_TILE * shape->d_v, shape->d_v);
+            if (twice)
+                state.fresh[1] = plain_fresh(fresh >> ROW_TILE, out + ROW_TILE * shape->d_v, shape->d_v);
             plain_values(&state, shape, to + r * p_row, p_stride, tile->v, out, state.sum + r, twice);
         }
         sums_add(state.sum, sum, some);

@@ -16,6 +16,8 @@
 #ifndef LSP_KERNEL_PLAIN_PAIRS_H
 #define LSP_KERNEL_PLAIN_PAIRS_H
 
+/* clang-format off: lines of text are lines of the listing. */
+
 #include "kernel/plain_state.h"
 
 /* The power of scores in zmm`x`, the c-th vector of row r, of which `before` was the last: vec_exp2_brain in twelve parts. */

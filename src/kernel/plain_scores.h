@@ -11,6 +11,8 @@
 #ifndef LSP_KERNEL_PLAIN_SCORES_H
 #define LSP_KERNEL_PLAIN_SCORES_H
 
+/* clang-format off: lines of text are lines of the listing. */
+
 #include "kernel/plain_state.h"
 
 /* The power of scores in zmm`x`, vector `c` of row `r`: vec_exp2 in twelve parts, one to follow each FMA of a step. */

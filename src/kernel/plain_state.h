@@ -42,6 +42,7 @@ typedef struct plain_state {
     int64_t width, wider; /* vectors of the first blocks of columns; how many of the last have one more */
 } plain_state;
 
+/* clang-format off: lines of text are lines of the listing. */
 /* The places of its members, as text knows them. */
 #define PLACE_number      768
 #define PLACE_blocks      848

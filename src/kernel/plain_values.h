@@ -8,6 +8,8 @@
 #ifndef LSP_KERNEL_PLAIN_VALUES_H
 #define LSP_KERNEL_PLAIN_VALUES_H
 
+/* clang-format off: lines of text are lines of the listing. */
+
 #include "kernel/plain_state.h"
 
 enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities while the product takes a step of four */

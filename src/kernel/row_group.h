@@ -63,8 +63,8 @@ INLINE int64_t scores_stride(const lsp_tile_shape *shape)
 
 static size_t scratch_bytes(const lsp_tile_shape *shape)
 {
-    return (size_t)(SCORE_ROWS * scores_stride(shape) + ROW_TILE * shape->v_stride + 2 * PAIR * shape->v_stride +
-                    STRIP_KEYS * lsp_max(shape->k_depth, shape->v_stride)) *
+    return (size_t)(SCORE_ROWS * scores_stride(shape) + ROW_TILE * shape->v_stride +
+                    2 * PAIR * shape->v_stride + STRIP_KEYS * lsp_max(shape->k_depth, shape->v_stride)) *
            sizeof(real);
 }
 

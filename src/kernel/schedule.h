@@ -9,6 +9,8 @@
 #ifndef LSP_KERNEL_SCHEDULE_H
 #define LSP_KERNEL_SCHEDULE_H
 
+/* clang-format off: lines of text are lines of the listing. */
+
 #include "kernel/unit.h"
 
 #define OP(text) text "\n\t"

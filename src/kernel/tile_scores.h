@@ -198,13 +198,13 @@ static void scores_kept(row_group *group, int64_t depth, const unit *k, int64_t 
 /* Negative in the first lanes, and in those from `lane` on. */
 INLINE vec scores_hidden_before(int64_t lanes)
 {
-    static const real hide[] = {[0 ... LANES - 1] = (real)-1, [LANES ... 2 * LANES - 1] = (real)0};
+    static const real hide[] = {[0 ... LANES - 1] = (real)-1, [LANES... 2 * LANES - 1] = (real)0};
     return vec_load(hide + LANES - lsp_max(0, lsp_min(lanes, LANES)));
 }
 
 INLINE vec scores_hidden_from(int64_t lane)
 {
-    static const real hide[] = {[0 ... LANES - 1] = (real)0, [LANES ... 2 * LANES - 1] = (real)-1};
+    static const real hide[] = {[0 ... LANES - 1] = (real)0, [LANES... 2 * LANES - 1] = (real)-1};
     return vec_load(hide + LANES - lsp_max(0, lsp_min(lane, LANES)));
 }
 
@@ -218,8 +218,7 @@ INLINE void scores_edge_grain(row_group *group, int r, score_power how, int64_t 
         const int64_t first = key + v * LANES;
         const vec hide = vec_add(scores_hidden_before(group->row_begin[r] - first),
                                  scores_hidden_from(group->row_end[r] - first));
-        const vec seen =
-            vec_select_less(hide, vec_zero(), vec_set(-(real)INFINITY), vec_load(p + first));
+        const vec seen = vec_select_less(hide, vec_zero(), vec_set(-(real)INFINITY), vec_load(p + first));
         power[v] = softmax_power(false, how, seen);
         sum[v % SUM_VECS] = vec_add(sum[v % SUM_VECS], power[v]);
     }

@@ -66,7 +66,8 @@ static void any_number_of_rows(void **state)
 static void any_depth(void **state)
 {
     (void)state;
-    const int64_t depths[] = {1, 11, 12, 13, 23, 24, 25, 31, 32, 33, 47, 64, 65, 72, 100, 127, 128, 129, 150, 193, 257, 300};
+    const int64_t depths[] = {1,  11, 12, 13,  23,  24,  25,  31,  32,  33,  47,
+                              64, 65, 72, 100, 127, 128, 129, 150, 193, 257, 300};
     for (int i = 0; i < 22; i++) check_rows_together((int64_t[]){18, 600, depths[i], 24}, (uint64_t)i, false);
 }
 
@@ -74,7 +75,8 @@ static void any_depth(void **state)
 static void any_width(void **state)
 {
     (void)state;
-    const int64_t widths[] = {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 48, 63, 64, 65, 80, 96, 112, 128, 129, 200, 260};
+    const int64_t widths[] = {1,  7,  8,  9,  15, 16, 17,  31,  32,  33,  40,
+                              48, 63, 64, 65, 80, 96, 112, 128, 129, 200, 260};
     for (int i = 0; i < 22; i++) check_rows_together((int64_t[]){18, 600, 33, widths[i]}, (uint64_t)i, false);
 }
 
@@ -98,8 +100,10 @@ static void some_rows_see_all_of_a_tile(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_number_of_rows),          cmocka_unit_test(any_depth),
-        cmocka_unit_test(any_width),                   cmocka_unit_test(any_tile_height),
+        cmocka_unit_test(any_number_of_rows),
+        cmocka_unit_test(any_depth),
+        cmocka_unit_test(any_width),
+        cmocka_unit_test(any_tile_height),
         cmocka_unit_test(some_rows_see_all_of_a_tile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
