@@ -20,6 +20,27 @@
 
 #define LOG2_E 1.4426950408889634074
 
+enum { KERNELS = 11 };
+
+/* The table entries of this machine; portable ones are always there. */
+static inline int kernels(const lsp_kernel *list[KERNELS])
+{
+    int count = 0;
+    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
+        for (int type = LSP_BF16; type <= LSP_F64; type++) {
+            const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, (lsp_dtype)type);
+            if (kernel) list[count++] = kernel;
+        }
+    }
+    assert_true(count >= 3);
+    /* For bf16 on AVX-512 there are two, of which the table gives the faster one: here both. */
+    if (lsp_kernel_pairs()) {
+        list[count++] = lsp_kernel_pairs();
+        list[count++] = lsp_kernel_widened();
+    }
+    return count;
+}
+
 /* Natural units; operands hold numbers that f32 can hold, so that both computing types see the same. */
 typedef struct kernel_case {
     int64_t n, m, d_k, d_v;

@@ -3,27 +3,6 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "kernel_case.h"
 
-enum { KERNELS = 11 };
-
-/* The table entries of this machine; portable ones are always there. */
-static int kernels(const lsp_kernel *list[KERNELS])
-{
-    int count = 0;
-    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
-        for (int type = LSP_BF16; type <= LSP_F64; type++) {
-            const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, (lsp_dtype)type);
-            if (kernel) list[count++] = kernel;
-        }
-    }
-    assert_true(count >= 3);
-    /* For bf16 on AVX-512 there are two, of which the table gives the faster one: here both. */
-    if (lsp_kernel_pairs()) {
-        list[count++] = lsp_kernel_pairs();
-        list[count++] = lsp_kernel_widened();
-    }
-    return count;
-}
-
 /* By computing type; what bf16 loses is mostly lost in rounding the operands. */
 static double choose(const lsp_kernel *kernel, double bf16, double f32, double f64)
 {

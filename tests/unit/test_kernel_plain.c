@@ -4,25 +4,6 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "kernel_case.h"
 
-enum { KERNELS = 11 };
-
-static int kernels(const lsp_kernel *list[KERNELS])
-{
-    int count = 0;
-    for (int isa = LSP_ISA_PORTABLE; isa <= LSP_ISA_AVX512; isa++) {
-        for (int type = LSP_BF16; type <= LSP_F64; type++) {
-            const lsp_kernel *kernel = lsp_kernel_get((lsp_isa)isa, (lsp_dtype)type);
-            if (kernel) list[count++] = kernel;
-        }
-    }
-    assert_true(count >= 3);
-    if (lsp_kernel_pairs()) {
-        list[count++] = lsp_kernel_pairs();
-        list[count++] = lsp_kernel_widened();
-    }
-    return count;
-}
-
 static void assert_same_bits(const kernel_case *c, const kernel_result *a, const kernel_result *b)
 {
     const size_t rows = (size_t)c->n * a->size;
