@@ -15,10 +15,11 @@
 /* Keys that go through the product of scores together. */
 enum { PLAIN_KEYS = (BRAIN ? 4 : 2) * LANES };
 
-/* Whether the first piece of a sum over d has a step for each power. */
+/* Whether the first piece of a sum over d has a step for each power, and there is a V (a map's first pass has none), during whose
+ * product probabilities are summed. */
 INLINE bool plain_fits(const lsp_tile_shape *shape)
 {
-    return score_piece(shape->k_depth / UNIT_ELEMENTS) >= PLAIN_WOVEN;
+    return score_piece(shape->k_depth / UNIT_ELEMENTS) >= PLAIN_WOVEN && shape->v_stride > 0;
 }
 
 INLINE plain_steps plain_count(int64_t steps)
