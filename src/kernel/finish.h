@@ -5,7 +5,7 @@
 #define LSP_KERNEL_FINISH_H
 
 #include "base/checked.h"
-#include "kernel/real.h"
+#include "kernel/vec_math.h"
 
 #include <float.h>
 #include <math.h>
@@ -49,17 +49,19 @@ INLINE double log2_of(double x, double *exponent)
 }
 
 /* The log-sum-exps of rows from maxima and sums relative to them. The sum's power of two joins the maximum, which is an integer,
- * so that the bits are the same for any maximum. */
+ * so that the bits are the same for any maximum. A row of one key has its score. */
 static void natural_log_sums(int64_t rows, const real *max, const real *sum, double *lse)
 {
     const double ln2 = 0.69314718055994530942;
+    double unit_power, unit_rest = log2_of((double)SUM_UNIT, &unit_power);
     for (int64_t r = 0; r < rows; r++) {
         double power, rest = log2_of((double)sum[r], &power);
-        lse[r] = ((double)max[r] + power + rest) * ln2;
+        lse[r] = ((double)max[r] + (power - unit_power) + (rest - unit_rest)) * ln2;
     }
     for (int64_t r = 0; r < rows; r++) {
         const double s = (double)sum[r];
-        if (!(s >= DBL_MIN && s <= DBL_MAX)) lse[r] = ((double)max[r] + log2(s)) * ln2;
+        if (!(s >= DBL_MIN && s <= DBL_MAX))
+            lse[r] = ((double)max[r] + (log2(s) - unit_power - unit_rest)) * ln2;
     }
 }
 

@@ -9,6 +9,8 @@
  *     l'    = l a + sum_j p_j
  *     o'    = o a + sum_j p_j v_j
  *
+ * l and o are in units of sum_unit, a number that makes the power cheap and cancels in o / l.
+ *
  * As m is an integer, a is a power of two, and the product with it is exact; s_j is split into integer and fraction
  * without m, so that m rounds nothing. So the bits of l and o are the same for any m, up to that power of two; hence
  * m may stay where it is while bounds on the scores (norms of q and k) tell that nothing can overflow or vanish.
@@ -81,7 +83,7 @@ typedef struct lsp_query_rows {
 } lsp_query_rows;
 
 /* A tile of query rows, for W^T Y: in `tile`, k holds the scaled queries in strips (pack_k of what pack_queries gave)
- * and v the rows of Y; first is the tile's first query row. An element of W is exp2(s - base_i) * weight_i, with base
+ * and v the rows of Y; first is the tile's first query row. An element of W is exp2(s - base_i) sum_unit weight_i, with base
  * the row's final maximum and weight 1 / its sum: the same scores, to the bit, as in attend. Rows that are absent or
  * see no key have base and weight 0. */
 typedef struct lsp_row_tile {
@@ -136,7 +138,7 @@ typedef struct lsp_value_rows {
     double *out;                  /* [rows][d_v] */
 } lsp_value_rows;
 
-/* Consecutive query rows whose weights are looked at: an element of W is exp2(s - base_i) * weight_i, with base an even
+/* Consecutive query rows whose weights are looked at: an element of W is exp2(s - base_i) sum_unit weight_i, with base an even
  * integer and weight at most 1: the row's final maximum and 1 / its sum, a power of two brought from one to the other
  * where need be. A row of weight 0 is left out. Columns are of grains: rows [g grain, (g + 1) grain) of a call. */
 typedef struct lsp_look_rows {
@@ -183,6 +185,7 @@ typedef struct lsp_kernel {
     int row_tile;     /* query rows of a register tile */
     int lanes;        /* elements of a vector of the result type */
     int packed_bytes; /* of an element of packed K, V and Q */
+    double sum_unit;  /* what rows' running sums and outputs are in units of */
 
     /* Sizes for (d_k, d_v). */
     lsp_tile_shape (*shape)(int64_t d_k, int64_t d_v);

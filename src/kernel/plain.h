@@ -35,10 +35,12 @@ static void plain_numbers(real *number, const lsp_score_rule *rule)
     number[8] = (real)-1e30; /* in place of scores before there are any: its power is 0 */
 #else
     (void)rule;
-    memcpy(number, exp2_coefficients, sizeof exp2_coefficients);
 #    if REAL_BITS == 32
-    number[5] = (real)1;
+    const int32_t times_4 = 2 << 23; /* added to an exponent */
+    memcpy(number, power_numbers, sizeof power_numbers);
+    memcpy(number + 5, &times_4, sizeof times_4);
 #    else
+    memcpy(number, exp2_coefficients, sizeof exp2_coefficients);
     number[6] = STEP_SHIFT;
 #    endif
 #endif
@@ -48,7 +50,8 @@ static void plain_start(plain_state *state, const lsp_tile_shape *shape, const l
 {
     const int64_t depth = shape->k_depth / UNIT_ELEMENTS, piece = score_piece(depth);
     *state = (plain_state){.pieces = lsp_ceil_div(depth, piece)};
-    state->first = plain_count(piece - PLAIN_WOVEN);
+    state->sparse = !BRAIN && piece >= PLAIN_SPARSE;
+    state->first = plain_count(piece - (state->sparse ? PLAIN_SPARSE : PLAIN_WOVEN));
     state->middle = plain_count(piece);
     state->last = plain_count(depth - (state->pieces - 1) * piece);
     plain_numbers(state->number, rule);

@@ -15,19 +15,19 @@
 
 #include "kernel/plain_state.h"
 
-/* The power of scores in zmm`x`, vector `c` of row `r`: vec_exp2 in twelve parts, one to follow each FMA of a step. */
+/* The power of scores in zmm`x`, vector `c` of row `r`: vec_power in twelve parts, one to follow each FMA of a step. */
 #if REAL_BITS == 32
-#    define POWER_0(x, r, c) OP("vrndscaleps $8, " Z(x) ", " Z(27))
-#    define POWER_1(x, r, c) SPREAD(NUMBER(4), 28)
-#    define POWER_2(x, r, c) OP("vsubps " Z(27) ", " Z(x) ", " Z(x))
-#    define POWER_3(x, r, c)
-#    define POWER_4(x, r, c) HORNER(28, x, 3)
-#    define POWER_5(x, r, c) HORNER(28, x, 2)
-#    define POWER_6(x, r, c) HORNER(28, x, 1)
-#    define POWER_7(x, r, c) HORNER(28, x, 0)
-#    define POWER_8(x, r, c) HORNER(28, x, 5)
-#    define POWER_9(x, r, c)
-#    define POWER_10(x, r, c) OP("vscalefps " Z(27) ", " Z(28) ", " Z(28))
+#    define POWER_0(x, r, c)  OP("vreduceps $8, " Z(x) ", " Z(27)) /* from round(x) */
+#    define POWER_1(x, r, c)  OP("vsubps " Z(27) ", " Z(x) ", " Z(x))
+#    define POWER_2(x, r, c)  OP("vaddps " NUMBER(0) EACH ", " Z(27) ", " Z(28))
+#    define POWER_3(x, r, c)  OP("vpaddd " Z(31) ", " Z(27) ", " Z(29)) /* times 4 */
+#    define POWER_4(x, r, c)  HORNER(28, 27, 1)
+#    define POWER_5(x, r, c)  OP("vsubps " Z(29) ", " Z(30) ", " Z(29))
+#    define POWER_6(x, r, c)  ADD(28, 29, 29)
+#    define POWER_7(x, r, c)  HORNER(28, 29, 3)
+#    define POWER_8(x, r, c)
+#    define POWER_9(x, r, c)  HORNER(28, 27, 4)
+#    define POWER_10(x, r, c) OP("vscalefps " Z(x) ", " Z(28) ", " Z(28))
 #    define POWER_11(x, r, c) STORE(28, "64*" #c P_##r)
 #else
 #    define POWER_0(x, r, c)  OP("vrndscalepd $0x48, " Z(x) ", " Z(27)) /* to sixteenths */
@@ -43,23 +43,17 @@
 #    define POWER_10(x, r, c) OP("vfmadd213pd " Z(28) ", " Z(28) ", " Z(29))
 #    define POWER_11(x, r, c) STORE(29, "64*" #c P_##r)
 #endif
-#define POWER(part, x, r, c)   POWER_##part(x, r, c)
-#define NOTHING(part, x, r, c) /* in its place */
 
 /* Step i of the product, to zmm0 ... 11, and what follows its FMAs; and to zmm12 ... 23. */
 #define K_LOADS(i) LOAD("256*" #i "(%[k])", 24) LOAD("256*" #i "+64(%[k])", 25)
 #define K_ROW(row, a, b, first, second)                                                                      \
     SPREAD(row, 26)                                                                                          \
     FMA(24, 26, a) first FMA(25, 26, b) second
-#define STEP_WITH(what, i, x, r, c)                                                                          \
+#define STEP_WITH(i, p0, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11)                                       \
     K_LOADS(i)                                                                                               \
-    K_ROW(ROW_0(i), 0, 1, what(0, x, r, c), what(1, x, r, c))                                                \
-    K_ROW(ROW_1(i), 2, 3, what(2, x, r, c), what(3, x, r, c))                                                \
-    K_ROW(ROW_2(i), 4, 5, what(4, x, r, c), what(5, x, r, c))                                                \
-    K_ROW(ROW_3(i), 6, 7, what(6, x, r, c), what(7, x, r, c))                                                \
-    K_ROW(ROW_4(i), 8, 9, what(8, x, r, c), what(9, x, r, c))                                                \
-    K_ROW(ROW_5(i), 10, 11, what(10, x, r, c), what(11, x, r, c))
-#define STEP_A(i) STEP_WITH(NOTHING, i, , , )
+    K_ROW(ROW_0(i), 0, 1, p0, p1) K_ROW(ROW_1(i), 2, 3, p2, p3) K_ROW(ROW_2(i), 4, 5, p4, p5)                \
+    K_ROW(ROW_3(i), 6, 7, p6, p7) K_ROW(ROW_4(i), 8, 9, p8, p9) K_ROW(ROW_5(i), 10, 11, p10, p11)
+#define STEP_A(i) STEP_WITH(i, , , , , , , , , , , , )
 #define STEP_B(i)                                                                                            \
     K_LOADS(i)                                                                                               \
     K_ROW(ROW_0(i), 12, 13, , ) K_ROW(ROW_1(i), 14, 15, , ) K_ROW(ROW_2(i), 16, 17, , )                      \
@@ -85,17 +79,28 @@
     ADD(0, 12, 0) ADD(1, 13, 1) ADD(2, 14, 2) ADD(3, 15, 3) ADD(4, 16, 4) ADD(5, 17, 5)                      \
     ADD(6, 18, 6) ADD(7, 19, 7) ADD(8, 20, 8) ADD(9, 21, 9) ADD(10, 22, 10) ADD(11, 23, 11)
 
-/* All that waits: a power with each of twelve steps, or without any. */
+/* All that waits: a power with each of twelve steps, with each two of 24, which disturbs the product less, or without any. */
 #define POWERS(how)                                                                                          \
     how(0, 12, 0, 0) how(1, 13, 0, 1) how(2, 14, 1, 0) how(3, 15, 1, 1) how(4, 16, 2, 0) how(5, 17, 2, 1)    \
     how(6, 18, 3, 0) how(7, 19, 3, 1) how(8, 20, 4, 0) how(9, 21, 4, 1) how(10, 22, 5, 0) how(11, 23, 5, 1)
-#define WOVEN(i, x, r, c) STEP_WITH(POWER, i, x, r, c)
+#define WOVEN(i, x, r, c)                                                                                    \
+    STEP_WITH(i, POWER_0(x, r, c), POWER_1(x, r, c), POWER_2(x, r, c), POWER_3(x, r, c), POWER_4(x, r, c),   \
+              POWER_5(x, r, c), POWER_6(x, r, c), POWER_7(x, r, c), POWER_8(x, r, c), POWER_9(x, r, c),      \
+              POWER_10(x, r, c), POWER_11(x, r, c))
+#define SPARSE(i, x, r, c)                                                                                   \
+    STEP_WITH((2*i), POWER_0(x, r, c), , POWER_1(x, r, c), , POWER_2(x, r, c), , POWER_3(x, r, c), ,         \
+              POWER_4(x, r, c), , POWER_5(x, r, c), )                                                        \
+    STEP_WITH((2*i+1), POWER_6(x, r, c), , POWER_7(x, r, c), , POWER_8(x, r, c), , POWER_9(x, r, c), ,       \
+              POWER_10(x, r, c), , POWER_11(x, r, c), )
+#define WEAVE                                                                                                \
+    OP("cmpq $0, " MEMBER(sparse)) OP("jne 6f") POWERS(WOVEN) FORWARD(12) OP("jmp 7f")                       \
+    OP("6:") POWERS(SPARSE) FORWARD(24) OP("7:")
 #define ALONE(i, x, r, c)                                                                                    \
     POWER_0(x, r, c) POWER_1(x, r, c) POWER_2(x, r, c) POWER_3(x, r, c) POWER_4(x, r, c) POWER_5(x, r, c)    \
     POWER_6(x, r, c) POWER_7(x, r, c) POWER_8(x, r, c) POWER_9(x, r, c) POWER_10(x, r, c) POWER_11(x, r, c)
 
 #if REAL_BITS == 32
-#    define POWERS_BEGIN
+#    define POWERS_BEGIN SPREAD(NUMBER(2), 30) OP("vpbroadcastd " NUMBER(5) ", " Z(31))
 #else
 #    define POWERS_BEGIN LOAD("(%[table])", 30) LOAD("64(%[table])", 31)
 #endif
@@ -114,7 +119,7 @@ static __attribute__((noinline)) void plain_scores(plain_state *state, const uni
     char *p0 = (char *)p - state->p_move[0], *p3 = p0 + 3 * p_stride;
     int64_t n, step;
     __asm__ volatile(POWERS_BEGIN CLEAR_B
-        OP("3:") ASK_BEGIN CLEAR_A POWERS(WOVEN) FORWARD(12) MOVE_P(0, p0) MOVE_P(8, p3) STEPS(STEP_A, first)
+        OP("3:") ASK_BEGIN CLEAR_A WEAVE MOVE_P(0, p0) MOVE_P(8, p3) STEPS(STEP_A, first)
         OP("cmpq $1, " MEMBER(pieces)) OP("jne 8f") MOVE_A_TO_B OP("jmp 9f")
         OP("8:") FURTHER_PIECES
         OP("9:") ASK_END TURN MOVE(k, k_move) MOVE(q0, q_move) MOVE(q3, q_move)

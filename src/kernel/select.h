@@ -385,16 +385,17 @@ static double sum_of(const real *values, int64_t count)
 static void weigh(const lsp_score_rule *rule, int64_t rows, const lsp_candidates *c, const void *max,
                   const void *sum, bool renormalize, double *kept)
 {
+    const real scale = POWER_UNIT / SUM_UNIT;
     bool ruled = rule->softcap != 0 || rule->slope != 0;
     vec factor = vec_set(ruled ? (real)1 : score_factor(rule));
     for (int64_t r = 0; r < rows; r++) {
         candidate_row row = candidates_of(c, r);
         if (*row.count > c->most) sort_out(&row, c->most, 0);
-        real top = ((const real *)max)[r], total = ((const real *)sum)[r];
+        real top = ((const real *)max)[r], total = ((const real *)sum)[r] * scale;
         vec base = vec_set(top == -(real)INFINITY ? (real)0 : -top);
         for (int32_t i = 0; i < *row.count; i += LANES)
             vec_store(row.scores + i,
-                      vec_exp2(false, vec_fma(vec_load(row.scores + i), factor, base), vec_zero()));
+                      vec_power(false, vec_fma(vec_load(row.scores + i), factor, base), vec_zero()));
         double own = sum_of(row.scores, *row.count);
         vec divisor = vec_set(renormalize && total == total ? (real)own : total);
         for (int32_t i = 0; i < *row.count; i += LANES)

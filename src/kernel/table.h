@@ -192,7 +192,7 @@ static double fma_burst(int64_t iterations)
 #define LSP_KERNEL_ENTRY                                                                                     \
     {                                                                                                        \
         .isa = VEC_ISA, .compute = BRAIN ? LSP_BF16 : LSP_REAL, .row_tile = ROW_TILE, .lanes = LANES,        \
-        .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .shape = shape_for,                               \
+        .packed_bytes = (int)sizeof(unit) / UNIT_ELEMENTS, .sum_unit = SUM_UNIT, .shape = shape_for,         \
         .scratch_bytes = scratch_bytes, .pack_k = pack_k, .pack_v = pack_v, .pack_queries = pack_queries,    \
         .query_norms = query_norms, .attend = attend, .attend_transposed = ATTEND_TRANSPOSED,                \
         .candidate_stride = candidate_stride, .select_bytes = select_bytes, .select = select_keys,           \

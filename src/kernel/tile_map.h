@@ -19,10 +19,9 @@
 
 /* The rows of a group, and their sums by lanes over the tile. */
 typedef struct look_group {
-    real base[ROW_TILE],
-        powers[ROW_TILE][EXP2_TERMS + 1]; /* coefficients of 2^fraction times the row's weight */
-    real least[ROW_TILE], least_of_all;   /* what a weight must exceed to be a link */
-    int64_t first_key[ROW_TILE];          /* in the tile */
+    real base[ROW_TILE], weight[ROW_TILE];
+    real least[ROW_TILE], least_of_all; /* what a weight must exceed to be a link */
+    int64_t first_key[ROW_TILE];        /* in the tile */
     int64_t number[ROW_TILE];
     real *column_sum[ROW_TILE], *column_most[ROW_TILE]; /* of the row's grain */
     bool turns[ROW_TILE];                               /* the row before is of another grain */
@@ -45,43 +44,13 @@ typedef struct look_call {
     lsp_links *links;
 } look_call;
 
-/* Weights of LANES keys from their scores: vec_exp2, with the row's weight in its coefficients. *rest: how far the scores
- * are below base; `least` (a constant) keeps it finite where a score is -inf, which gives 0. */
-INLINE vec look_weights(const bool least, const real *powers, vec base, vec s, vec *rest)
+/* Weights of LANES keys from their scores. *rest: how far the scores are below base; `least` (a constant) keeps it finite
+ * where a score is -inf, which gives 0. */
+INLINE vec look_weights(const bool least, real weight, vec base, vec s, vec *rest)
 {
-#    if REAL_BITS == 64
     vec below = vec_sub(s, base);
-    *rest = least ? vec_max(below, vec_set(-EXPONENT_BIAS)) : below;
-    return vec_mul(vec_exp2(false, s, base), vec_set(powers[0]));
-#    elif defined(VEC_HAS_SPLIT_NEAREST)
-    vec fraction = vec_fraction(s), whole = vec_sub(vec_sub(s, fraction), base);
-    vec tail = vec_polynomial(powers, EXP2_TERMS, fraction);
-    vec below = vec_sub(s, base);
-    *rest = least ? vec_max(below, vec_set(-EVEN_BIAS)) : below;
-    return vec_scale_whole(vec_fma(tail, fraction, vec_set(powers[EXP2_TERMS])), whole);
-#    else
-    (void)least;
-    vec shift = vec_sub(vec_set(ROUND_SHIFT + EVEN_BIAS), base);
-    s = vec_max(vec_sub(base, vec_set(EVEN_BIAS)), s);
-    vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
-    vec tail = vec_polynomial(powers, EXP2_TERMS, fraction);
-    *rest = vec_sub(s, base);
-    return vec_mul(vec_fma(tail, fraction, vec_set(powers[EXP2_TERMS])), vec_exponent_from_low_bits(rounded));
-#    endif
-}
-
-/* Each of the ways above has its coefficients; in f64, whose power is of two factors, the weight is one more. */
-INLINE void look_powers(real weight, real *powers)
-{
-#    if REAL_BITS == 64
-    powers[0] = weight;
-#    elif defined(VEC_HAS_SPLIT_NEAREST)
-    for (int i = 0; i < EXP2_TERMS; i++) powers[i] = exp2_coefficients[i] * weight;
-    powers[EXP2_TERMS] = weight;
-#    else
-    for (int i = 0; i < EXP2_TERMS; i++) powers[i] = exp2_halves[i] * weight;
-    powers[EXP2_TERMS] = weight * (real)0.5;
-#    endif
+    *rest = least ? vec_max(below, vec_set(-POWER_REACH)) : below;
+    return vec_mul(vec_power(false, s, base), vec_set(weight));
 }
 
 /* Numbers of the keys of a strip from its first one, and below them their negatives. */
@@ -163,7 +132,7 @@ INLINE bool look_block(const int rows, const bool near, const look_call *call, r
         UNROLL
         for (int c = 0; c < COL_TILE; c++) {
             int64_t v = (column / LANES + c) % SUM_VECS;
-            vec rest, weights = look_weights(false, look->powers[r], base, acc[r][c], &rest);
+            vec rest, weights = look_weights(false, look->weight[r], base, acc[r][c], &rest);
             vec number = vec_load(numbers + c * LANES);
             vec away = near ? vec_abs(vec_sub(first, number)) : vec_add(first, number);
             vec_store(group->p[r] + key + c * LANES, weights);
@@ -226,9 +195,9 @@ static void look_scores(const look_call *call, row_group *group, const look_grou
 INLINE vec look_stored(const look_group *look, int r, const real *scores, vec *rest)
 {
     if (!look->far[r])
-        return look_weights(true, look->powers[r], vec_set(look->base[r]), vec_load(scores), rest);
+        return look_weights(true, look->weight[r], vec_set(look->base[r]), vec_load(scores), rest);
     vec s = vec_sub(vec_load(scores), vec_set(look->base[r]));
-    return look_weights(true, look->powers[r], vec_zero(), s, rest);
+    return look_weights(true, look->weight[r], vec_zero(), s, rest);
 }
 
 /* Weights of a row in place of its scores of a strip. */
@@ -321,7 +290,7 @@ static void look_open(const look_call *call, const row_group *group, const int64
     look->lowest_position = INT64_MAX, look->last_position = INT64_MIN;
     for (int r = 0; r < group->rows; r++) {
         look->base[r] = ((const real *)rows->base)[index[r]];
-        look_powers(((const real *)rows->weight)[index[r]], look->powers[r]);
+        look->weight[r] = ((const real *)rows->weight)[index[r]];
         look->far[r] = look->base[r] > far || look->base[r] < -far;
         look->plain = look->plain && !look->far[r] && rows->norm[index[r]] * call->tile->k_norm <= bound;
         look->number[r] = rows->number + index[r];

@@ -32,14 +32,14 @@ typedef struct score_power {
     real factor, base;
 } score_power;
 
-/* The probabilities of LANES keys from their scores; `near` as vec_exp2 has it. */
+/* The probabilities of LANES keys from their scores; `near` as vec_power has it. */
 INLINE vec softmax_power(const bool near, score_power how, vec scores)
 {
 #if BRAIN
     (void)near;
     return vec_exp2_brain(vec_fma(scores, vec_set(how.factor), vec_set(BRAIN_BIAS)), how.base);
 #else
-    return vec_exp2(near, scores, vec_set(how.base));
+    return vec_power(near, scores, vec_set(how.base));
 #endif
 }
 
@@ -56,7 +56,7 @@ INLINE score_power softmax_near(row_group *group, int r, int64_t key, int64_t ke
     return (score_power){(real)1, (real)0};
 }
 
-/* p_j = exp2(s_j - base) in place for whole grains of keys; adds to the sums by lanes (key index modulo SUM_LANES). In
+/* p_j = exp2(s_j - base) SUM_UNIT in place for whole grains of keys; adds to the sums by lanes (key index modulo SUM_LANES). In
  * bf16 what is added is what is multiplied with V: the weights add up to 1 whatever their rounding. */
 INLINE void softmax_row(row_group *group, int r, score_power how, int64_t key, int64_t key_end)
 {

@@ -16,7 +16,7 @@
 #else
 #    define ATTEND_TRANSPOSED attend_transposed
 
-/* LANES columns: 2^(s - base) weight is what their rows of W hold. */
+/* LANES columns: 2^(s - base) weight SUM_UNIT is what their rows of W hold. */
 typedef struct mirror_columns {
     vec base, weight;
 } mirror_columns;
@@ -29,7 +29,7 @@ INLINE mirror_columns mirror_load(const real *base, const real *weight)
 /* As attend has them, with a base for each lane, and times the weights. */
 INLINE vec mirror_weights(mirror_columns at, vec s)
 {
-    return vec_mul(vec_exp2(false, s, at.base), at.weight);
+    return vec_mul(vec_power(false, s, at.base), at.weight);
 }
 
 /* Scores of ROW_TILE key rows that are seen from the whole tile, which become weights while they are in registers. */

@@ -9,26 +9,24 @@
 
 #include <math.h>
 
-/* 2^f = 1 + f P(f) on [-1/2, 1/2], in f64 on [-1/32, 1/32], and tanh(y) = y + y z P(z), z = y^2 <= 0.625^2:
- * coefficients, lowest first, of the polynomials with the least largest error. exp2 in f32: 1.06 ulp, to which rounding
- * adds 0.7 at most, or, where vec_fma rounds twice, more than is left of 2 ulp, so that there it has a term more; in f64
- * 0.07 ulp, to which rounding adds 0.5 and the table of 2^(j / 16) as much; tanh 9e-9 and 1.4e-17. */
+/* 2^f on [-1/2, 1/2] and, in f64, [-1/32, 1/32], as 1 + f P(f), and tanh(y) = y + y z P(z), z = y^2 <= 0.625^2: polynomials
+ * with the least largest error, coefficients lowest first.
+ *
+ * In f32 of degree 5 and times a number, POWER_UNIT, that makes its first coefficient 1: a weight's share of its row's sum
+ * is what matters. Then three FMAs are enough for it (Knuth, TAOCP vol. 2, 4.6.4, "adaptation of coefficients"), with additions,
+ * which some processors do beside FMAs:
+ *
+ *     y = f (f + n0) + n1,   t = (y - 4 f + n2) y + n3,   f t + POWER_UNIT
+ *
+ * and of the ways to share out a quintic like this the one with 4 f rounds no worse than Horner's: 1.83 ulp at most, 1.97
+ * where vec_fma rounds twice (all f: tests/bench/exp2_error.c), of which the polynomial has 1.1; its errors are weighted so
+ * that they are small where those of rounding are not. In f64 0.07 ulp, to which rounding adds 0.5 and the table of 2^(j / 16)
+ * as much; tanh 9e-9 and 1.4e-17. */
 #if REAL_BITS == 32
-#    ifdef VEC_ROUNDS_TWICE
-#        define EXP2_COEFFICIENTS(x)                                                                         \
-            {                                                                                                \
-                x * 0x1.62e430p-1F, x * 0x1.ebfbdcp-3F, x * 0x1.c6aee8p-5F, x * 0x1.3b2d4cp-7F,              \
-                    x * 0x1.5f3e52p-10F, x * 0x1.41fbbep-13F                                                 \
-            }
-#    else
-#        define EXP2_COEFFICIENTS(x)                                                                         \
-            {                                                                                                \
-                x * 0x1.62e424p-1F, x * 0x1.ebf9b4p-3F, x * 0x1.c6bad0p-5F, x * 0x1.3cecd8p-7F,              \
-                    x * 0x1.5aa032p-10F                                                                      \
-            }
-#    endif
-static const real exp2_coefficients[] = EXP2_COEFFICIENTS(1), exp2_halves[] = EXP2_COEFFICIENTS(0.5F);
+#    define POWER_UNIT 0x1.7ada32p9F
+static const real power_numbers[] = {0x1.6a8f0ap2F, 0x1.693182p-1F, 0x1.f37ab4p4F, 0x1.f6ae24p8F, POWER_UNIT};
 #else
+#    define POWER_UNIT 1.0
 static const real exp2_coefficients[] = {0x1.62e42fefa39f3p-1, 0x1.ebfbdff82c590p-3,  0x1.c6b08d6f2a289p-5,
                                          0x1.3b2ab6fb41213p-7, 0x1.5d897e525c216p-10, 0x1.430a1d08ec681p-13};
 #    ifdef VEC_HAS_SPLIT_NEAREST
@@ -55,21 +53,22 @@ static const real tanh_coefficients[] = {
     -0x1.226e162bf3afap-7,  0x1.d6cf280e4e17dp-9,  -0x1.7d68a32af2846p-10, 0x1.336612c56918bp-11,
     -0x1.df5578befc37fp-13, 0x1.43911f4ee36d4p-14, -0x1.0da7240f497c0p-16};
 #endif
-enum {
-    EXP2_TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0],
-    TANH_TERMS = sizeof tanh_coefficients / sizeof tanh_coefficients[0]
-};
+enum { TANH_TERMS = sizeof tanh_coefficients / sizeof tanh_coefficients[0] };
+
+/* What the sums of weights, and with them values, of the running state are in. */
+#define SUM_UNIT (BRAIN ? (real)1 : POWER_UNIT)
 
 /* Adding 1.5 * 2^23 (2^52) rounds to an integer, which then stands in the low bits; with the bias of exponents on
  * top they are an exponent. The lowest exponent is the one below the normal numbers: its bits are those of zero. What is
- * added besides is even, so that ties, as elsewhere, go to the even integer. */
+ * added besides is even, so that ties, as elsewhere, go to the even integer. At base - POWER_REACH and below, a power is 0. */
 #if REAL_BITS == 32
 #    define ROUND_SHIFT   0x1.8p23F
 #    define EXPONENT_BIAS 127.0F
-#    define EVEN_BIAS     128.0F
+#    define POWER_REACH   138.0F
 #else
 #    define ROUND_SHIFT   0x1.8p52
 #    define EXPONENT_BIAS 1023.0
+#    define POWER_REACH   EXPONENT_BIAS
 #    define STEP_SHIFT    0x1.8p48 /* to a sixteenth */
 #endif
 
@@ -81,36 +80,39 @@ INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
     return sum;
 }
 
-/* 2^(s - base) for a score s <= base, or -inf (0), and base an even integer of at most FAR. Exactly 1 at base; 0 below
- * the normal numbers (needs flush-to-zero); NaN stays NaN. s is split into round(s), ties to even, and a fraction, which
- * does not know base. Where `near` (a constant) s is finite and the result a normal number, whether or not above 1, and,
- * where there is VEC_HAS_SPLIT_NEAREST, base is 0: with fewer instructions, the same bits. */
+/* 2^(s - base) POWER_UNIT for a score s <= base, or -inf (0), and base an even integer of at most FAR. Exactly POWER_UNIT at
+ * base; 0 below the normal numbers (needs flush-to-zero); NaN stays NaN. s is split into round(s), ties to even, and a
+ * fraction, which does not know base. Where `near` (a constant) s is finite and the result a normal number, whether or not
+ * above 1, and, where there is VEC_HAS_SPLIT_NEAREST, base is 0: with fewer instructions, the same bits. */
 #if REAL_BITS == 32
-INLINE vec vec_exp2(const bool near, vec s, vec base)
+INLINE vec vec_power_of_fraction(vec f)
+{
+    vec y = vec_fma(vec_add(f, vec_set(power_numbers[0])), f, vec_set(power_numbers[1]));
+    vec rest = vec_sub(vec_set(power_numbers[2]), vec_times_4(f));
+    vec t = vec_fma(y, vec_add(y, rest), vec_set(power_numbers[3]));
+    return vec_fma(t, f, vec_set(power_numbers[4]));
+}
+
+INLINE vec vec_power(const bool near, vec s, vec base)
 {
 #    ifdef VEC_HAS_SPLIT_NEAREST
     vec fraction = vec_fraction(s), whole = vec_sub(s, fraction);
-    vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
-    vec power = vec_fma(tail, fraction, vec_set((real)1));
-    return vec_scale_whole(power, near ? whole : vec_sub(whole, base));
+    return vec_scale_whole(vec_power_of_fraction(fraction), near ? whole : vec_sub(whole, base));
 #    else
-    vec shift = vec_sub(vec_set(near ? ROUND_SHIFT : ROUND_SHIFT + EVEN_BIAS), base);
-    if (!near) s = vec_max(vec_sub(base, vec_set(EVEN_BIAS)), s); /* in this order NaN stays */
+    vec shift = vec_sub(vec_set(near ? ROUND_SHIFT : ROUND_SHIFT + POWER_REACH), base);
+    if (!near) s = vec_max(vec_sub(base, vec_set(POWER_REACH)), s); /* in this order NaN stays */
     vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
-    if (near) {
-        vec tail = vec_polynomial(exp2_coefficients, EXP2_TERMS, fraction);
-        return vec_add_exponent(vec_fma(tail, fraction, vec_set((real)1)), rounded);
-    }
-    /* A product, which keeps NaN; the odd half of the exponents' bias goes with the polynomial, as the even integer of a
-     * tie must not depend on it. */
-    vec tail = vec_polynomial(exp2_halves, EXP2_TERMS, fraction);
-    return vec_mul(vec_fma(tail, fraction, vec_set((real)0.5)), vec_exponent_from_low_bits(rounded));
+    vec power = vec_power_of_fraction(fraction);
+    if (near) return vec_add_exponent(power, rounded);
+    /* Products, which keep NaN; the reach is beyond the exponents' bias, of which it takes that much. */
+    return vec_mul(vec_mul(power, vec_set(0x1p-11F)), vec_exponent_from_low_bits(rounded));
 #    endif
 }
 #else
 /* Here s is rounded to sixteenths, and 2^(j / 16) comes from a table. */
-INLINE vec vec_exp2(const bool near, vec s, vec base)
+INLINE vec vec_power(const bool near, vec s, vec base)
 {
+    enum { TERMS = sizeof exp2_coefficients / sizeof exp2_coefficients[0] };
     const real *coefficients = exp2_coefficients;
 #    ifdef VEC_HAS_SPLIT_NEAREST
     vec fraction = vec_fraction_step(s), whole = vec_sub(s, fraction);
@@ -120,11 +122,11 @@ INLINE vec vec_exp2(const bool near, vec s, vec base)
     __asm__ volatile("" : "+r"(coefficients));
 #    else
     vec shift = vec_sub(vec_set(STEP_SHIFT), base);
-    if (!near) s = vec_max(vec_sub(base, vec_set(EXPONENT_BIAS)), s); /* in this order NaN stays */
+    if (!near) s = vec_max(vec_sub(base, vec_set(POWER_REACH)), s); /* in this order NaN stays */
     vec rounded = vec_add(s, shift), fraction = vec_sub(s, vec_sub(rounded, shift));
     vec scale = vec_power_of_step(exp2_steps, rounded);
 #    endif
-    vec tail = vec_polynomial(coefficients, EXP2_TERMS, fraction);
+    vec tail = vec_polynomial(coefficients, TERMS, fraction);
     vec rest = vec_mul(tail, fraction);
 #    ifdef VEC_ROUNDS_TWICE
     scale = vec_mul(scale, vec_set(0x1p64)); /* or its product with the rest might be below all numbers */
@@ -194,9 +196,9 @@ INLINE vec vec_exp2_brain(vec u, real base)
 /* A few ulp of relative error everywhere: a polynomial near 0, where the formula with exp would cancel. */
 INLINE vec vec_tanh(vec y)
 {
-    vec one = vec_set((real)1), size = vec_abs(y), square = vec_mul(y, y);
+    vec one = vec_set(POWER_UNIT), size = vec_abs(y), square = vec_mul(y, y);
     vec small = vec_fma(vec_mul(vec_polynomial(tanh_coefficients, TANH_TERMS, square), square), y, y);
-    vec decay = vec_exp2(false, vec_mul(size, vec_set((real)-2.8853900817779268147)), vec_zero());
+    vec decay = vec_power(false, vec_mul(size, vec_set((real)-2.8853900817779268147)), vec_zero());
     vec large = vec_copysign(vec_div(vec_sub(one, decay), vec_add(one, decay)), y);
     return vec_select_less(size, vec_set((real)0.625), small, large);
 }

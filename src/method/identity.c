@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { STATE_VERSION = 1 }; /* of the arrays and what they mean */
+enum { STATE_VERSION = 2 }; /* of the arrays and what they mean */
 
 typedef struct writer {
     char *text;

@@ -349,17 +349,18 @@ static void look_chunk(void *user, const lsp_walk_chunk *chunk)
 
 /* ---- figures ------------------------------------------------------------------------------------- */
 
-/* A weight is 2^(s - base) weight: its logarithm is known without taking one. */
+/* A weight is 2^(s - base) unit weight: its logarithm is known without taking one. */
 static void finish_rows(const pass *p)
 {
     const double ln2 = 0.69314718055994530942;
     const lsp_attention *plan = p->plan;
     bool wide = result_type(plan) == LSP_F64;
+    const double unit = plan->kernel->sum_unit;
 #pragma omp parallel for schedule(static) num_threads(plan->ctx->layout.threads)
     for (int64_t row = 0; row < plan->query_rows; row++) {
         double *sums = p->map->sums + row * LSP_MAP_FIGURES;
         double weight = wide ? ((double *)plan->sum)[row] : (double)((float *)plan->sum)[row];
-        sums[LSP_MAP_ENTROPY] = fmax(0, -ln2 * (sums[LSP_MAP_ENTROPY] + log2(weight)));
+        sums[LSP_MAP_ENTROPY] = fmax(0, -ln2 * (sums[LSP_MAP_ENTROPY] + log2(weight * unit)));
         for (int f = 0; f < LSP_MAP_FIGURES; f++) {
             if (!(weight > 0)) sums[f] = NAN;
             if (wide)

@@ -29,7 +29,7 @@ static void shapes_depend_on_widths_and_type_alone(void **state)
 }
 
 /* One row whose scores are x[0] = 0 and x[j] <= 0. V is the unit matrix, so that the state holds the
- * probabilities. */
+ * probabilities, in their unit. */
 static void probabilities(const lsp_kernel *kernel, const double *x, int64_t count, double *p)
 {
     kernel_case c = case_make(1, count, 1, count, 0);
@@ -38,7 +38,7 @@ static void probabilities(const lsp_kernel *kernel, const double *x, int64_t cou
     for (int64_t i = 0; i < count; i++) c.k[i] = (float)x[i];
     for (int64_t i = 0; i < count * count; i++) c.v[i] = i % (count + 1) == 0;
     kernel_result r = case_run(kernel, &c, 1);
-    for (int64_t i = 0; i < count; i++) p[i] = number_at(&r, r.state, i);
+    for (int64_t i = 0; i < count; i++) p[i] = number_at(&r, r.state, i) / kernel->sum_unit;
     result_free(&r);
     case_free(&c);
 }
@@ -48,20 +48,21 @@ static void check_exp2(const lsp_kernel *kernel)
     enum { COUNT = 200, ROUNDS = 48 };
     if (kernel->compute == LSP_BF16) return; /* rounds more than that: check_brain_exp2 */
     bool f32 = kernel->compute == LSP_F32;
-    const double lowest = f32 ? -126 : -1022, epsilon = f32 ? FLT_EPSILON : DBL_EPSILON;
+    const double least = (f32 ? 0x1p-126 : 0x1p-1022) / kernel->sum_unit, lowest = log2(least);
+    const double epsilon = f32 ? FLT_EPSILON : DBL_EPSILON;
     double x[COUNT], p[COUNT], worst = 0;
     for (int round = 0; round < ROUNDS; round++) {
         const double spans[] = {1, 20, -lowest, 1.2 * -lowest};
         for (int i = 0; i < COUNT; i++)
             x[i] = (double)(float)(-spans[round % 4] * lsp_random_uniform(1, (uint64_t)round, (uint64_t)i));
-        x[0] = 0, x[1] = -INFINITY, x[2] = -1, x[3] = lowest, x[4] = -3e38, x[5] = -0x1p-30,
+        x[0] = 0, x[1] = -INFINITY, x[2] = -1, x[3] = ceil(lowest), x[4] = -3e38, x[5] = -0x1p-30,
         x[6] = 1.01 * lowest;
         probabilities(kernel, x, COUNT, p);
-        assert_true(p[0] == 1 && p[1] == 0 && p[2] == 0.5 && p[3] == exp2(lowest) && p[4] == 0 && p[6] == 0);
+        assert_true(p[0] == 1 && p[1] == 0 && p[2] == 0.5 && p[3] == exp2(x[3]) && p[4] == 0 && p[6] == 0);
         for (int i = 0; i < COUNT; i++) {
             long double exact = exp2l((long double)x[i]);
-            if (x[i] < lowest) {
-                assert_true(p[i] == 0 || p[i] == exp2(lowest));
+            if (exact < (long double)least) {
+                assert_true(p[i] == 0 || p[i] == least);
                 continue;
             }
             long double ulp = exp2l(floorl(log2l(exact))) * (long double)epsilon;
@@ -149,9 +150,10 @@ static void check_finish(const lsp_kernel *kernel)
     kernel_case c = {.n = ROWS, .d_v = D};
     kernel_result r = result_make(kernel, &c);
     const double max[ROWS] = {-INFINITY, 3, 0, 0}, sum[ROWS] = {0, 8, 1, NAN};
+    const double epsilon = kernel->compute == LSP_F64 ? DBL_EPSILON : FLT_EPSILON;
     for (int i = 0; i < ROWS; i++) {
         number_set(&r, r.max, i, max[i]);
-        number_set(&r, r.sum, i, sum[i]);
+        number_set(&r, r.sum, i, sum[i] * kernel->sum_unit);
         for (int d = 0; d < D; d++) number_set(&r, r.out, i * D + d, d);
     }
     number_set(&r, r.out, 2 * D + 5, -0.0);
@@ -159,12 +161,13 @@ static void check_finish(const lsp_kernel *kernel)
     assert_int_equal(kernel->finish(D, ROWS, r.out, r.max, r.sum, r.lse), 1);
     for (int d = 0; d < D; d++) {
         assert_true(number_at(&r, r.out, d) == 0 && !signbit(number_at(&r, r.out, d)));
-        assert_true(number_at(&r, r.out, D + d) == d / 8.0);
+        double share = d / kernel->sum_unit / 8;
+        assert_true(fabs(number_at(&r, r.out, D + d) - share) <= epsilon * share);
         assert_true(isnan(number_at(&r, r.out, 3 * D + d)) && !signbit(number_at(&r, r.out, 3 * D + d)));
     }
     assert_false(signbit(number_at(&r, r.out, 2 * D + 5)));
     assert_true(isnan(number_at(&r, r.out, 2 * D + 6)) && !signbit(number_at(&r, r.out, 2 * D + 6)));
-    double expected = 6 * log(2), epsilon = kernel->compute == LSP_F64 ? DBL_EPSILON : FLT_EPSILON;
+    double expected = 6 * log(2);
     assert_true(number_at(&r, r.lse, 0) == -INFINITY);
     assert_true(fabs(number_at(&r, r.lse, 1) / expected - 1) <= epsilon);
     assert_true(number_at(&r, r.lse, 2) == 0 && isnan(number_at(&r, r.lse, 3)));
