@@ -1,4 +1,4 @@
-/* Groups of rows that see all of a tile, with maxima of 0 that stay, on AVX-512: nearly all of the work of most calls.
+/* Groups of rows with maxima of 0 that stay, on AVX-512: nearly all of the work of most calls.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_PLAIN_H
@@ -11,9 +11,6 @@
 #endif
 #include "kernel/plain_sums.h"
 #include "kernel/plain_values.h"
-
-/* Keys that go through the product of scores together. */
-enum { PLAIN_KEYS = (BRAIN ? 4 : 2) * LANES };
 
 /* Whether the first piece of a sum over d has a step for each power, and there is a V (a map's first pass has none), during whose
  * product probabilities are summed. */
@@ -60,7 +57,7 @@ static void plain_start(plain_state *state, const lsp_tile_shape *shape, const l
     state->width = vectors / blocks, state->wider = vectors % blocks;
 }
 
-/* What alternates, for one group or for two, and ends as it begins. Blocks count down to 0: their lower bits tell the first half
+/* What alternates, for one group or for two, and ends as it begins. Turns count down: their lower bits tell the first half
  * of a strip and the second (in bf16 there are none), of the first group and the second. */
 static void plain_turns(plain_state *state, const lsp_tile_shape *shape, int64_t p_stride, int groups)
 {
@@ -96,14 +93,26 @@ INLINE void plain_ahead_set(plain_ahead *ahead, int part, const void *at, int64_
     ahead->bytes[part] = bytes;
 }
 
-static plain_ahead plain_ahead_start(plain_state *state, const lsp_tile_shape *shape, const tile_ahead *tile,
-                                     const lsp_query_rows *rows)
+/* Spreads what twelve rows ask for over so many blocks of keys times groups. */
+static void plain_ahead_spread(plain_ahead *ahead, plain_state *state, int64_t blocks)
+{
+    const int64_t fours = state->first.fours + lsp_max(state->pieces - 2, 0) * state->middle.fours +
+                          (state->pieces > 1 ? state->last.fours : 0);
+    ahead->asks = blocks / AHEAD_PARTS * fours;
+    ahead->more = false;
+    for (int i = 0; i < AHEAD_PARTS; i++) {
+        state->ask[i].step =
+            ahead->asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead->bytes[i], ahead->asks)) : 0;
+        ahead->more |= ahead->asks * state->ask[i].step < ahead->bytes[i];
+    }
+}
+
+static plain_ahead plain_ahead_start(const plain_state *state, const lsp_tile_shape *shape,
+                                     const tile_ahead *tile, const lsp_query_rows *rows)
 {
     const int64_t q_bytes = PLAIN_GROUPS * ROW_TILE * shape->k_depth / UNIT_ELEMENTS * (int64_t)sizeof(unit);
     const int64_t out_bytes = PLAIN_GROUPS * ROW_TILE * state->out_stride;
-    const int64_t fours = state->first.fours + lsp_max(state->pieces - 2, 0) * state->middle.fours +
-                          (state->pieces > 1 ? state->last.fours : 0);
-    plain_ahead ahead = {.asks = PLAIN_GROUPS * (shape->tile_keys / PLAIN_KEYS) / AHEAD_PARTS * fours};
+    plain_ahead ahead = {.asks = 0};
     plain_ahead_set(&ahead, 0, tile->k ? tile->k + tile->k_at : (const char *)rows->out,
                     PLAIN_GROUPS * tile->k_step);
     plain_ahead_set(&ahead, 1, tile->v ? tile->v + tile->v_at : (const char *)rows->out,
@@ -111,11 +120,6 @@ static plain_ahead plain_ahead_start(plain_state *state, const lsp_tile_shape *s
     plain_ahead_set(&ahead, 2, tile->q ? tile->q + tile->q_at : (const char *)rows->q + q_bytes,
                     tile->q ? PLAIN_GROUPS * tile->q_step : q_bytes);
     plain_ahead_set(&ahead, 3, (const char *)rows->out + out_bytes, out_bytes);
-    for (int i = 0; i < AHEAD_PARTS; i++) {
-        state->ask[i].step =
-            ahead.asks > 0 ? lsp_min(CACHE_LINE, lsp_ceil_div(ahead.bytes[i], ahead.asks)) : 0;
-        ahead.more |= ahead.asks * state->ask[i].step < ahead.bytes[i];
-    }
     return ahead;
 }
 
@@ -138,6 +142,14 @@ INLINE void plain_ahead_turn(plain_ahead *ahead, plain_state *state)
     }
 }
 
+/* After `turns` of them. */
+INLINE void plain_ahead_end(const plain_ahead *ahead, tile_ahead *tile, int64_t turns)
+{
+    tile->k_at = lsp_min(tile->k_bytes, tile->k_at + turns * ahead->bytes[0]);
+    tile->v_at = lsp_min(tile->v_bytes, tile->v_at + turns * ahead->bytes[1]);
+    tile->q_at = lsp_min(tile->q_bytes, tile->q_at + turns * ahead->bytes[2]);
+}
+
 /* Whether a group's rows have met no key, as row_group_settle has it. */
 INLINE bool plain_fresh(uint32_t fresh, real *out, int64_t d_v)
 {
@@ -148,27 +160,37 @@ INLINE bool plain_fresh(uint32_t fresh, real *out, int64_t d_v)
     return false;
 }
 
-/* Whole groups of rows; p: room for probabilities of PLAIN_GROUPS groups. */
-static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
-                         const lsp_query_rows *rows, real *p, tile_ahead *next)
+/* Whole groups of rows that see all of the tile, or (a constant) all of which see some of it; p: room for probabilities of
+ * PLAIN_GROUPS groups. */
+INLINE void attend_plain(const bool cut, const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                         const lsp_key_tile *tile, const lsp_query_rows *rows, real *p, tile_ahead *next)
 {
     const int64_t depth = shape->k_depth / UNIT_ELEMENTS, p_row = scores_stride(shape);
     const int64_t p_stride = p_row * (int64_t)sizeof(real);
-    const int64_t blocks = shape->tile_keys / PLAIN_KEYS;
+    plain_keys keys = plain_all_keys(shape);
     plain_state state;
     plain_start(&state, shape, rule);
     plain_ahead ahead = plain_ahead_start(&state, shape, next, rows);
-    for (int64_t row = 0, some = 0, before = 0; row < rows->rows; row += some) {
+    plain_ahead_spread(&ahead, &state, PLAIN_GROUPS * (keys.last / PLAIN_KEYS));
+    int64_t turns = 0;
+    for (int64_t row = 0, some = 0, before = 0; row < rows->rows; row += some, turns++) {
         some = lsp_min(PLAIN_GROUPS * ROW_TILE, rows->rows - row);
+        if (cut) keys = plain_some_keys(shape, tile, rows->sight + row, &some);
         /* The second group's, as what is in front of it is written to. */
         real *to = p + (some > ROW_TILE ? 0 : ROW_TILE * p_row), *sum = (real *)rows->sum + row;
+        state.blocks = some / ROW_TILE * ((keys.last - keys.first) / PLAIN_KEYS);
+        state.turn = -(keys.first / PLAIN_KEYS % 2 * (some / ROW_TILE));
+        if (cut) plain_ahead_spread(&ahead, &state, state.blocks);
         plain_ahead_turn(&ahead, &state);
         if (some != before) plain_turns(&state, shape, p_stride, (int)(some / ROW_TILE));
         before = some;
-        state.blocks = some / ROW_TILE * blocks;
         UNROLL
         for (int r = 0; r < PLAIN_GROUPS * ROW_TILE && BRAIN; r++) state.sum[r] = vec_zero();
-        plain_scores(&state, (const unit *)rows->q + row * depth, depth, to, p_stride, tile->k);
+        const unit *k =
+            (const unit *)tile->k + keys.first / STRIP_KEYS * STRIP_KEYS * depth + keys.first % STRIP_KEYS;
+        plain_scores(&state, (const unit *)rows->q + row * depth, depth, to + keys.first / UNIT_ELEMENTS,
+                     p_stride, k);
+        if (cut) plain_hide(shape, tile, rows->sight + row, some, &keys, to, p_row, state.sum);
         const uint32_t fresh = sums_fresh(sum, some);
         const bool twice = BRAIN && some > ROW_TILE && shape->v_stride == 2 * LANES;
         for (int64_t r = 0; r < some; r += twice ? some : ROW_TILE) {
@@ -176,14 +198,24 @@ static void attend_plain(const lsp_tile_shape *shape, const lsp_score_rule *rule
             state.fresh[0] = plain_fresh(fresh >> r, out, shape->d_v);
             if (twice)
                 state.fresh[1] = plain_fresh(fresh >> ROW_TILE, out + ROW_TILE * shape->d_v, shape->d_v);
-            plain_values(&state, shape, to + r * p_row, p_stride, tile->v, out, state.sum + r, twice);
+            plain_values(&state, shape, &keys, to + r * p_row, p_stride, tile->v, out, state.sum + r, twice);
         }
         sums_add(state.sum, sum, some);
     }
-    const int64_t turns = lsp_ceil_div(rows->rows, PLAIN_GROUPS * ROW_TILE);
-    next->k_at = lsp_min(next->k_bytes, next->k_at + turns * ahead.bytes[0]);
-    next->v_at = lsp_min(next->v_bytes, next->v_at + turns * ahead.bytes[1]);
-    next->q_at = lsp_min(next->q_bytes, next->q_at + turns * ahead.bytes[2]);
+    plain_ahead_end(&ahead, next, turns);
+}
+
+static void attend_plain_whole(const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                               const lsp_key_tile *tile, const lsp_query_rows *rows, real *p,
+                               tile_ahead *next)
+{
+    attend_plain(false, shape, rule, tile, rows, p, next);
+}
+
+static void attend_plain_cut(const lsp_tile_shape *shape, const lsp_score_rule *rule,
+                             const lsp_key_tile *tile, const lsp_query_rows *rows, real *p, tile_ahead *next)
+{
+    attend_plain(true, shape, rule, tile, rows, p, next);
 }
 
 #endif

@@ -108,7 +108,7 @@ static __attribute__((noinline)) void plain_scores(plain_state *state, const uni
         CLEAR_Y ASK_BEGIN BOTH_STEPS ASK_END
         TURN MOVE(k, k_move) MOVE(q0, q_move)
         SUMS(sum_x) X_POWERS(WITH_Y) FORWARD_Y(12) TURN MOVE(k_y, k_move) MOVE(q3, q_move) MOVE_P(0, p0)
-        OP("decq " MEMBER(blocks)) OP("jnz 3b")
+        TURN_ENDS OP("jnz 3b")
         SUMS(sum_y) Y_POWERS(ALONE)
         : [k] "+&r"(k), [k_y] "+&r"(k_y), [q0] "+&r"(q0), [q3] "+&r"(q3), [p0] "+&r"(p0), [p3] "+&r"(p3), [n] "=&r"(n),
           [at] "=&r"(at), [step] "=&r"(step)

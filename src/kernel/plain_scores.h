@@ -123,7 +123,7 @@ static __attribute__((noinline)) void plain_scores(plain_state *state, const uni
         OP("cmpq $1, " MEMBER(pieces)) OP("jne 8f") MOVE_A_TO_B OP("jmp 9f")
         OP("8:") FURTHER_PIECES
         OP("9:") ASK_END TURN MOVE(k, k_move) MOVE(q0, q_move) MOVE(q3, q_move)
-        OP("decq " MEMBER(blocks)) OP("jnz 3b")
+        TURN_ENDS OP("jnz 3b")
         POWERS(ALONE)
         : [k] "+&r"(k), [q0] "+&r"(q0), [q3] "+&r"(q3), [p0] "+&r"(p0), [p3] "+&r"(p3), [n] "=&r"(n), [at] "=&r"(at),
           [step] "=&r"(step)

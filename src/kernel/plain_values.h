@@ -10,9 +10,7 @@
 
 /* clang-format off: lines of text are lines of the listing. */
 
-#include "kernel/plain_state.h"
-
-enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities while the product takes a step of four */
+#include "kernel/plain_keys.h"
 
 /* What zmm29 gets after step i of four; in bf16 the sums are there already. */
 #if BRAIN
@@ -63,7 +61,7 @@ enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities 
     OP("addq $4*" UNIT ", %[q0]") OP("addq $4*" UNIT ", %[q3]")
 
 #define CLEAR_V CLEAR(0) COPIES_11(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11) COPIES_11(0, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22) COPY(0, 23)
-/* All keys; the sums, row after row, with the first three quarters of them, where they are asked for. */
+/* All keys; the sums, row after row, with the first three quarters of them or more, where they are asked for. */
 #if BRAIN
 #    define V_SUMMED(step) TIMES(MEMBER(rest), V_FOUR(step, NO_SUM_STEPS))
 #else
@@ -71,7 +69,7 @@ enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities 
     OP("movq $6, %[row]") OP("cmpq $0, " MEMBER(rounds)) OP("je 5f")                                         \
     OP("3:") CLEAR(29)                                                                                       \
     TIMES(MEMBER(rounds), V_FOUR(step, SUM_STEPS))                                                           \
-    STORE(29, "(%[sum])") OP("addq $64, %[sum]") OP("addq $64, %[from]") OP("decq %[row]") OP("jnz 3b")      \
+    STORE(29, "(%[sum])") OP("addq $64, %[sum]") OP("addq " MEMBER(sum_move) ", %[from]") OP("decq %[row]") OP("jnz 3b")      \
     OP("5:") TIMES(MEMBER(rest), V_FOUR(step, NO_SUM_STEPS))
 #endif
 
@@ -106,13 +104,13 @@ enum { PLAIN_ROUND = 32 }; /* keys of which a row's sum takes the probabilities 
     all(O_ADD_LAST, O_ADD) OP("4:") all(O_STORE_LAST, O_STORE)
 
 /* p: the first of six rows of probabilities, p_stride bytes apart; v: the first of the columns, v_stride bytes from a row to
- * the next. */
+ * the next; from: what is summed. */
 #define PLAIN_VALUES(cols)                                                                                   \
     static __attribute__((noinline)) void plain_values_##cols(plain_state *state, const real *p,             \
                                                               int64_t p_stride, const unit *v,               \
-                                                              int64_t v_stride, vec *sum)                    \
+                                                              int64_t v_stride, const real *from, vec *sum)  \
     {                                                                                                        \
-        const char *q0 = (const char *)p, *q3 = q0 + 3 * p_stride, *from = q0;                               \
+        const char *q0 = (const char *)p, *q3 = q0 + 3 * p_stride;                                           \
         int64_t n, row;                                                                                      \
         __asm__ volatile(CLEAR_V V_SUMMED(V_STEP_##cols) V_OUT(O_ALL_##cols, MEMBER(fresh))                                 \
                          : [v] "+&r"(v), [q0] "+&r"(q0), [q3] "+&r"(q3), [qs] "+&r"(p_stride),                   \
@@ -161,33 +159,38 @@ static __attribute__((noinline)) void plain_values_twice(plain_state *state, con
 }
 #endif
 
-/* All columns, in blocks as values_rows has them; `out` is the first of six rows, and `sum` of their sums. Or `twice` as many. */
-static void plain_values(plain_state *state, const lsp_tile_shape *shape, const real *p, int64_t p_stride,
-                         const unit *v, real *out, vec *sum, bool twice)
+/* All columns, in blocks as values_rows has them. p: of the first of six rows, all its probabilities; `out` is the first of six
+ * rows, and `sum` of their sums. Or `twice` as many. */
+static void plain_values(plain_state *state, const lsp_tile_shape *shape, const plain_keys *keys, const real *p,
+                         int64_t p_stride, const unit *v, real *out, vec *sum, bool twice)
 {
     const int64_t vectors = shape->v_stride / LANES, blocks = lsp_ceil_div(vectors, COL_TILE);
-    const int64_t v_stride = shape->v_stride * (int64_t)sizeof(unit);
-    state->rounds = BRAIN ? 0 : shape->tile_keys / PLAIN_ROUND;
+    const int64_t v_stride = shape->v_stride * (int64_t)sizeof(unit), begin = keys->begin / UNIT_ELEMENTS;
+    const int64_t fours = (keys->end - keys->begin) / UNIT_ELEMENTS / PLAIN_FOUR;
+    const real *from = p + keys->first, *first = (const real *)(const void *)((const unit *)(const void *)p + begin);
+    state->rounds = keys->rounds;
+    state->sum_move = p_stride - (keys->last - keys->first) * (int64_t)sizeof(real);
+    v += begin * shape->v_stride;
     for (int64_t b = 0, done = 0, width = state->width; b < blocks; b++, done += width) {
         if (b == blocks - state->wider) width++;
         const int64_t left = shape->d_v - (done + width - 1) * LANES;
-        state->rest = shape->tile_keys / UNIT_ELEMENTS / PLAIN_FOUR - ROW_TILE * state->rounds;
+        state->rest = fours - ROW_TILE * state->rounds;
         state->mask = left < LANES ? (1 << lsp_max(left, 0)) - 1 : (1 << LANES) - 1;
         state->out[0] = (char *)(out + done * LANES), state->out[1] = state->out[0] + 3 * state->out_stride;
         const unit *column = v + done * LANES;
 #if BRAIN
         if (twice) {
-            plain_values_twice(state, p, p_stride, v, v_stride);
+            plain_values_twice(state, first, p_stride, v, v_stride);
             return;
         }
 #else
         (void)twice;
 #endif
         switch (width) {
-        case 1: plain_values_1(state, p, p_stride, column, v_stride, sum); break;
-        case 2: plain_values_2(state, p, p_stride, column, v_stride, sum); break;
-        case 3: plain_values_3(state, p, p_stride, column, v_stride, sum); break;
-        default: plain_values_4(state, p, p_stride, column, v_stride, sum);
+        case 1: plain_values_1(state, first, p_stride, column, v_stride, from, sum); break;
+        case 2: plain_values_2(state, first, p_stride, column, v_stride, from, sum); break;
+        case 3: plain_values_3(state, first, p_stride, column, v_stride, from, sum); break;
+        default: plain_values_4(state, first, p_stride, column, v_stride, from, sum);
         }
         state->rounds = 0;
     }

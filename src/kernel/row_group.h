@@ -163,20 +163,24 @@ INLINE void row_group_add(row_group *group, const lsp_tile_shape *shape, const l
     group->fused = group->fused && group->keep[r] && (!EXP2_NEAR_ZERO || BRAIN || *group->max[r] == (real)0);
 }
 
-/* Whether all rows see all of the tile, with maxima of 0 that may stay; those that have met no key get theirs here. Asked
- * for a group at a time, this keeps the products waiting; hence also loops without branches. */
+/* Whether all rows see all of the tile, or, if it is `cut`, some of it, with maxima of 0 that may stay; those that have met no
+ * key get theirs here. Asked for a group at a time, this keeps the products waiting; hence also loops without branches. */
 static bool rows_plain(const lsp_tile_shape *shape, const lsp_key_tile *tile, const lsp_score_rule *rule,
-                       const lsp_query_rows *rows)
+                       const lsp_query_rows *rows, bool cut)
 {
     if (rows->rows < ROW_TILE) return false;
     const int64_t count = rows->rows, first = tile->first, end = first + shape->tile_keys;
+    const int64_t latest = cut ? end - 1 : first, earliest = cut ? first + 1 : end;
     real *max = rows->max;
-    const bool fresh = max[0] == -(real)INFINITY;
-    const real all = fresh ? -(real)INFINITY : (real)0;
-    int64_t others = 0;
+    int64_t others = 0, fresh = 0;
     for (int64_t row = 0; row < count; row++)
-        others |= (rows->sight[row].begin > first) | (rows->sight[row].end < end);
-    for (int64_t row = 0; row < count; row++) others |= max[row] != all;
+        others |= (rows->sight[row].begin > latest) | (rows->sight[row].end < earliest) |
+                  (rows->sight[row].begin >= rows->sight[row].end);
+    for (int64_t row = 0; row < count; row++) {
+        const int64_t none = max[row] == -(real)INFINITY;
+        fresh |= none;
+        others |= (max[row] != (real)0) & (none == 0);
+    }
     if (others) return false;
     /* Norms are not negative, and then in the order of their bits, NaN above all. What the largest may, all may. */
     int64_t bits, largest = 0;
@@ -187,9 +191,9 @@ static bool rows_plain(const lsp_tile_shape *shape, const lsp_key_tile *tile, co
     }
     double norm;
     memcpy(&norm, &largest, sizeof norm);
-    others = fresh ? !row_begins(tile, rule, norm) : !row_keeps(tile, rule, norm, (real)0);
-    for (int64_t row = 0; row < count && fresh && !others; row++) max[row] = (real)0;
-    return !others;
+    if (fresh ? !row_begins(tile, rule, norm) : !row_keeps(tile, rule, norm, (real)0)) return false;
+    for (int64_t row = 0; row < count && fresh; row++) max[row] = (real)0;
+    return true;
 }
 
 /* The group of such rows from `row` on: after the first one only pointers move. Positions matter to slopes alone, with which

@@ -156,7 +156,8 @@ static void select_tile(row_group *group, const lsp_tile_shape *shape, const lsp
     states.out = states.max;
     int64_t index[ROW_TILE];
     tile_ahead ahead = tile_ahead_start(shape, tile, rows->rows);
-    int64_t row = 0, plain = rows_plain(&narrow, tile, rule, &states) ? rows->rows / ROW_TILE * ROW_TILE : 0;
+    int64_t row = 0,
+            plain = rows_plain(&narrow, tile, rule, &states, false) ? rows->rows / ROW_TILE * ROW_TILE : 0;
     for (; row < plain; row += ROW_TILE) {
         row_group_plain(group, &narrow, tile, &states, row);
         for (int r = 0; r < ROW_TILE; r++) select_place(group, index, shape, number, room, r, row + r);

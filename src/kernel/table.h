@@ -118,13 +118,28 @@ static void attend_any(const lsp_tile_shape *shape, const lsp_score_rule *rule, 
     if (group->rows) row_group_advance(group, shape, rule, tile);
 }
 
+/* Rows [row, end), of which all that see the tile see a part of it. */
+static void attend_part(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
+                        const lsp_query_rows *rows, int64_t row, int64_t end, row_group *group,
+                        tile_ahead *ahead)
+{
+#ifdef VEC_HAS_SCHEDULE
+    const lsp_query_rows part = rows_part(shape, rows, row, row + (end - row) / ROW_TILE * ROW_TILE);
+    if (plain_fits(shape) && rows_plain(shape, tile, rule, &part, true)) {
+        attend_plain_cut(shape, rule, tile, &part, group->p[0], ahead);
+        row += part.rows;
+    }
+#endif
+    attend_any(shape, rule, tile, rows, row, end, group, ahead);
+}
+
 /* Groups of rows that rows_plain speaks of. */
 static void attend_whole(const lsp_tile_shape *shape, const lsp_score_rule *rule, const lsp_key_tile *tile,
                          const lsp_query_rows *rows, row_group *group, tile_ahead *ahead)
 {
 #ifdef VEC_HAS_SCHEDULE
     if (plain_fits(shape)) {
-        attend_plain(shape, rule, tile, rows, group->p[0], ahead);
+        attend_plain_whole(shape, rule, tile, rows, group->p[0], ahead);
         return;
     }
 #endif
@@ -149,11 +164,11 @@ static void attend(const lsp_tile_shape *shape, const lsp_score_rule *rule, cons
     row_group_start(&group, shape, scratch);
     const lsp_query_rows whole = rows_of_whole_tile(shape, tile, &rows);
     int64_t begin = 0, end = 0;
-    if (whole.rows > 0 && rows_plain(shape, tile, rule, &whole))
+    if (whole.rows > 0 && rows_plain(shape, tile, rule, &whole, false))
         begin = whole.sight - rows.sight, end = begin + whole.rows;
-    attend_any(shape, rule, tile, &rows, 0, begin, &group, &ahead);
+    attend_part(shape, rule, tile, &rows, 0, begin, &group, &ahead);
     if (end > begin) attend_whole(shape, rule, tile, &whole, &group, &ahead);
-    attend_any(shape, rule, tile, &rows, end, rows.rows, &group, &ahead);
+    attend_part(shape, rule, tile, &rows, end, rows.rows, &group, &ahead);
 }
 
 /* Twelve chains, or, where there are registers, twice as many: more than any processor of today needs to keep its FMA units

@@ -78,6 +78,39 @@ static void some_rows_see_all_of_a_tile(void **state)
         check_rows_together((int64_t[]){40, 1024 + more, 48, 32}, (uint64_t)more, true);
 }
 
+/* Rows that see a window of keys, or one document after the other, or no key: parts of tiles that begin and end anywhere. */
+static void check_cut_rows(int64_t window, int64_t document, const int64_t *d, uint64_t seed)
+{
+    const lsp_kernel *list[KERNELS];
+    int count = kernels(list);
+    kernel_case c = case_make(77, 1100, d[0], d[1], seed);
+    c.scale *= 0.4;
+    for (int64_t i = 0; i < c.n; i++) {
+        const int64_t key = document ? i / document * 83 : i * 13 + i % 5;
+        c.sight[i].begin = lsp_max(0, lsp_min(key - (document ? 0 : window), c.m));
+        c.sight[i].end = lsp_max(c.sight[i].begin, lsp_min(document ? key + 83 : key + 1, c.m));
+        if (seed % 3 == 2 && i % 31 == 30) c.sight[i].end = c.sight[i].begin;
+    }
+    for (int i = 0; i < count; i++) {
+        kernel_result together = case_run(list[i], &c, c.n), apart = case_run(list[i], &c, 1);
+        assert_same_bits(&c, &together, &apart);
+        result_free(&together);
+        result_free(&apart);
+    }
+    case_free(&c);
+}
+
+static void rows_see_parts_of_tiles(void **state)
+{
+    (void)state;
+    const int64_t widths[][2] = {{24, 16}, {32, 32}, {64, 64}, {65, 72}, {100, 33}, {130, 129}};
+    const int64_t windows[] = {0, 1, 7, 15, 31, 32, 33, 63, 64, 100, 255, 400, 511, 512, 600, 1000};
+    for (int i = 0; i < 16; i++)
+        for (int d = 0; d < 6; d++) check_cut_rows(windows[i], 0, widths[d], (uint64_t)(i + d));
+    for (int document = 1; document < 20; document += 3)
+        check_cut_rows(0, document, widths[2], (uint64_t)document);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -86,6 +119,7 @@ int main(void)
         cmocka_unit_test(any_width),
         cmocka_unit_test(any_tile_height),
         cmocka_unit_test(some_rows_see_all_of_a_tile),
+        cmocka_unit_test(rows_see_parts_of_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
