@@ -30,16 +30,16 @@
 #    define POWER_10(x, r, c) OP("vscalefps " Z(x) ", " Z(28) ", " Z(28))
 #    define POWER_11(x, r, c) STORE(28, "64*" #c P_##r)
 #else
-#    define POWER_0(x, r, c)  OP("vrndscalepd $0x48, " Z(x) ", " Z(27)) /* to sixteenths */
+#    define POWER_0(x, r, c)  OP("vreducepd $0x48, " Z(x) ", " Z(27)) /* from the nearest sixteenth */
 #    define POWER_1(x, r, c)  OP("vaddpd " NUMBER(6) EACH ", " Z(x) ", " Z(28))
 #    define POWER_2(x, r, c)  OP("vsubpd " Z(27) ", " Z(x) ", " Z(x))
 #    define POWER_3(x, r, c)  SPREAD(NUMBER(5), 29)
-#    define POWER_4(x, r, c)  OP("vpermi2pd " Z(31) ", " Z(30) ", " Z(28)) HORNER(29, x, 4)
-#    define POWER_5(x, r, c)  HORNER(29, x, 3)
-#    define POWER_6(x, r, c)  OP("vscalefpd " Z(27) ", " Z(28) ", " Z(28)) HORNER(29, x, 2)
-#    define POWER_7(x, r, c)  HORNER(29, x, 1)
-#    define POWER_8(x, r, c)  HORNER(29, x, 0)
-#    define POWER_9(x, r, c)  OP("vmulpd " Z(x) ", " Z(29) ", " Z(29))
+#    define POWER_4(x, r, c)  OP("vpermi2pd " Z(31) ", " Z(30) ", " Z(28)) HORNER(29, 27, 4)
+#    define POWER_5(x, r, c)  HORNER(29, 27, 3)
+#    define POWER_6(x, r, c)  OP("vscalefpd " Z(x) ", " Z(28) ", " Z(28)) HORNER(29, 27, 2)
+#    define POWER_7(x, r, c)  HORNER(29, 27, 1)
+#    define POWER_8(x, r, c)  HORNER(29, 27, 0)
+#    define POWER_9(x, r, c)  OP("vmulpd " Z(27) ", " Z(29) ", " Z(29))
 #    define POWER_10(x, r, c) OP("vfmadd213pd " Z(28) ", " Z(28) ", " Z(29))
 #    define POWER_11(x, r, c) STORE(29, "64*" #c P_##r)
 #endif
