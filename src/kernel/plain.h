@@ -33,9 +33,7 @@ static void plain_numbers(real *number, const lsp_score_rule *rule)
 #else
     (void)rule;
 #    if REAL_BITS == 32
-    const int32_t times_4 = 2 << 23; /* added to an exponent */
     memcpy(number, power_numbers, sizeof power_numbers);
-    memcpy(number + 5, &times_4, sizeof times_4);
 #    else
     memcpy(number, exp2_coefficients, sizeof exp2_coefficients);
     number[6] = STEP_SHIFT;

@@ -5,7 +5,7 @@
  *     zmm0  ... 11   sums over d for this half: row by row, two vectors each
  *     zmm12 ... 23   scores of the half before, which wait; when they are done, sums over further pieces of d
  *     zmm24, 25      two vectors of K       zmm26   a query's element in all lanes
- *     zmm27, 28, 29  a power on its way     zmm30, 31   what all powers need
+ *     zmm27, 28 (f64: and 29)   a power on its way     zmm29, 30, 31   what all powers need
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef LSP_KERNEL_PLAIN_SCORES_H
@@ -19,14 +19,14 @@
 #if REAL_BITS == 32
 #    define POWER_0(x, r, c)  OP("vreduceps $8, " Z(x) ", " Z(27)) /* from round(x) */
 #    define POWER_1(x, r, c)  OP("vsubps " Z(27) ", " Z(x) ", " Z(x))
-#    define POWER_2(x, r, c)  OP("vaddps " NUMBER(0) EACH ", " Z(27) ", " Z(28))
-#    define POWER_3(x, r, c)  OP("vpaddd " Z(31) ", " Z(27) ", " Z(29)) /* times 4 */
-#    define POWER_4(x, r, c)  HORNER(28, 27, 1)
-#    define POWER_5(x, r, c)  OP("vsubps " Z(29) ", " Z(30) ", " Z(29))
-#    define POWER_6(x, r, c)  ADD(28, 29, 29)
-#    define POWER_7(x, r, c)  HORNER(28, 29, 3)
-#    define POWER_8(x, r, c)
-#    define POWER_9(x, r, c)  HORNER(28, 27, 4)
+#    define POWER_2(x, r, c)  ADD(27, 31, 28)
+#    define POWER_3(x, r, c)
+#    define POWER_4(x, r, c)  OP("vfmadd213ps " Z(30) ", " Z(27) ", " Z(28))
+#    define POWER_5(x, r, c)
+#    define POWER_6(x, r, c)  OP("vfmadd213ps " Z(29) ", " Z(27) ", " Z(28))
+#    define POWER_7(x, r, c)
+#    define POWER_8(x, r, c)  HORNER(28, 27, 1)
+#    define POWER_9(x, r, c)  HORNER(28, 27, 0)
 #    define POWER_10(x, r, c) OP("vscalefps " Z(x) ", " Z(28) ", " Z(28))
 #    define POWER_11(x, r, c) STORE(28, "64*" #c P_##r)
 #else
@@ -100,7 +100,7 @@
     POWER_6(x, r, c) POWER_7(x, r, c) POWER_8(x, r, c) POWER_9(x, r, c) POWER_10(x, r, c) POWER_11(x, r, c)
 
 #if REAL_BITS == 32
-#    define POWERS_BEGIN SPREAD(NUMBER(2), 30) OP("vpbroadcastd " NUMBER(5) ", " Z(31))
+#    define POWERS_BEGIN SPREAD(NUMBER(4), 31) SPREAD(NUMBER(3), 30) SPREAD(NUMBER(2), 29)
 #else
 #    define POWERS_BEGIN LOAD("(%[table])", 30) LOAD("64(%[table])", 31)
 #endif

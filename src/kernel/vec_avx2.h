@@ -224,14 +224,6 @@ INLINE uint64_t bits_of_hits(const void *p)
     return ~((uint64_t)high << 32 | low);
 }
 
-#if REAL_BITS == 32
-/* 4 a for a number whose exponent can be two higher; next to nothing for 0. Not by a multiplier. */
-INLINE vec vec_times_4(vec a)
-{
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_set1_epi32(2 << 23)));
-}
-#endif
-
 /* The low bits of the mantissa moved into the place of the exponent. */
 INLINE vec vec_exponent_from_low_bits(vec a)
 {

@@ -226,14 +226,6 @@ INLINE vec vec_scale_whole(vec a, vec whole)
     return VOP(scalef)(a, whole);
 }
 
-#if REAL_BITS == 32
-/* 4 a for a number whose exponent can be two higher; next to nothing for 0. Not by a multiplier. */
-INLINE vec vec_times_4(vec a)
-{
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(2 << 23)));
-}
-#endif
-
 /* The low bits of the mantissa moved into the place of the exponent. */
 INLINE vec vec_exponent_from_low_bits(vec a)
 {

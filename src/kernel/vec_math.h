@@ -13,18 +13,13 @@
  * with the least largest error, coefficients lowest first.
  *
  * In f32 of degree 5 and times a number, POWER_UNIT, that makes its first coefficient 1: a weight's share of its row's sum
- * is what matters. Then three FMAs are enough for it (Knuth, TAOCP vol. 2, 4.6.4, "adaptation of coefficients"), with additions,
- * which some processors do beside FMAs:
- *
- *     y = f (f + n0) + n1,   t = (y - 4 f + n2) y + n3,   f t + POWER_UNIT
- *
- * and of the ways to share out a quintic like this the one with 4 f rounds no worse than Horner's: 1.83 ulp at most, 1.97
- * where vec_fma rounds twice (all f: tests/bench/exp2_error.c), of which the polynomial has 1.1; its errors are weighted so
- * that they are small where those of rounding are not. In f64 0.07 ulp, to which rounding adds 0.5 and the table of 2^(j / 16)
- * as much; tanh 9e-9 and 1.4e-17. */
+ * is what matters. Then an addition stands for one of five FMAs. Within 1.80 ulp of 2^f, 1.97 where vec_fma rounds twice (all
+ * f: tests/bench/exp2_error.c), of which the polynomial has 1.35; its errors are weighted so that they are small where those
+ * of rounding are not. In f64 0.07 ulp, to which rounding adds 0.5 and the table of 2^(j / 16) as much; tanh 9e-9 and
+ * 1.4e-17. */
 #if REAL_BITS == 32
-#    define POWER_UNIT 0x1.7ada32p9F
-static const real power_numbers[] = {0x1.6a8f0ap2F, 0x1.693182p-1F, 0x1.f37ab4p4F, 0x1.f6ae24p8F, POWER_UNIT};
+#    define POWER_UNIT 0x1.7ae126p9F
+static const real power_numbers[] = {POWER_UNIT, 0x1.069e7ap9F, 0x1.6c0f88p7F, 0x1.5081f8p5F, 0x1.d5239ap2F};
 #else
 #    define POWER_UNIT 1.0
 static const real exp2_coefficients[] = {0x1.62e42fefa39f3p-1, 0x1.ebfbdff82c590p-3,  0x1.c6b08d6f2a289p-5,
@@ -87,10 +82,10 @@ INLINE vec vec_polynomial(const real *coefficients, int terms, vec x)
 #if REAL_BITS == 32
 INLINE vec vec_power_of_fraction(vec f)
 {
-    vec y = vec_fma(vec_add(f, vec_set(power_numbers[0])), f, vec_set(power_numbers[1]));
-    vec rest = vec_sub(vec_set(power_numbers[2]), vec_times_4(f));
-    vec t = vec_fma(y, vec_add(y, rest), vec_set(power_numbers[3]));
-    return vec_fma(t, f, vec_set(power_numbers[4]));
+    vec power = vec_add(f, vec_set(power_numbers[4]));
+    UNROLL
+    for (int i = 3; i >= 0; i--) power = vec_fma(power, f, vec_set(power_numbers[i]));
+    return power;
 }
 
 INLINE vec vec_power(const bool near, vec s, vec base)

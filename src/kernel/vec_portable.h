@@ -146,14 +146,6 @@ INLINE void vec_add_doubles(double *to, vec a)
     for (int i = 0; i < LANES; i++) to[i] += (double)a[i];
 }
 
-#if REAL_BITS == 32
-/* 4 a for a number whose exponent can be two higher; next to nothing for 0. Not by a multiplier. */
-INLINE vec vec_times_4(vec a)
-{
-    return (vec)((vec_bits)a + (2 << MANTISSA_BITS));
-}
-#endif
-
 /* The low bits of the mantissa moved into the place of the exponent. */
 INLINE vec vec_exponent_from_low_bits(vec a)
 {
