@@ -13,13 +13,13 @@
  * with the least largest error, coefficients lowest first.
  *
  * In f32 of degree 5 and times a number, POWER_UNIT, that makes its first coefficient 1: a weight's share of its row's sum
- * is what matters. Then an addition stands for one of five FMAs. Within 1.80 ulp of 2^f, 1.97 where vec_fma rounds twice (all
- * f: tests/bench/exp2_error.c), of which the polynomial has 1.35; its errors are weighted so that they are small where those
- * of rounding are not. In f64 0.07 ulp, to which rounding adds 0.5 and the table of 2^(j / 16) as much; tanh 9e-9 and
- * 1.4e-17. */
+ * is what matters. Then an addition stands for one of five FMAs. The number has few bits, so that sums of equal weights are
+ * exact. Within 1.80 ulp of 2^f, 1.97 where vec_fma rounds twice (all f: tests/bench/exp2_error.c), of which the
+ * polynomial has 1.35; its errors are weighted so that they are small where those of rounding are not. In f64 0.07 ulp, to
+ * which rounding adds 0.5 and the table of 2^(j / 16) as much; tanh 9e-9 and 1.4e-17. */
 #if REAL_BITS == 32
-#    define POWER_UNIT 0x1.7ae126p9F
-static const real power_numbers[] = {POWER_UNIT, 0x1.069e7ap9F, 0x1.6c0f88p7F, 0x1.5081f8p5F, 0x1.d5239ap2F};
+#    define POWER_UNIT 757.5F
+static const real power_numbers[] = {POWER_UNIT, 0x1.068780p9F, 0x1.6befaep7F, 0x1.506460p5F, 0x1.d4fab4p2F};
 #else
 #    define POWER_UNIT 1.0
 static const real exp2_coefficients[] = {0x1.62e42fefa39f3p-1, 0x1.ebfbdff82c590p-3,  0x1.c6b08d6f2a289p-5,

@@ -34,7 +34,8 @@ static void check_row(const lsp_kernel *kernel, const kernel_case *c, const kern
         worst = fmax(worst, fabs(number_at(r, r->out, i * COLUMNS + d) / (out[d] / sum) - 1));
     double lse = (max + log2(sum)) / LOG2_E,
            lse_error = fabs(number_at(r, r->lse, i) - lse) / fmax(1, fabs(lse));
-    double allowed = kernel->compute == LSP_F32 ? 1e-6 : 1e-14;
+    /* Sums of 512 numbers of one sign: 4e-7 mostly, and 1e-6 the largest of so many, with weights rounded rightly as well. */
+    double allowed = kernel->compute == LSP_F32 ? 2e-6 : 1e-14;
     if (!(worst <= allowed) || !(lse_error <= allowed))
         fail_msg("%s %s: row %ld off by %g, its log-sum-exp by %g", lsp_isa_name(kernel->isa),
                  lsp_dtype_name(kernel->compute), (long)i, worst, lse_error);
